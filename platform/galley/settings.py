@@ -1,0 +1,209 @@
+"""One settings file, read from the environment. A bad value stops the start with its name."""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import environ
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+from galley import embedded
+
+ROOT = Path(__file__).resolve().parents[2]
+env = environ.Env()
+env.read_env(ROOT / ".env", overwrite=False)
+
+HOME = Path(env("GALLEY_HOME", default=str(ROOT / "var"))).expanduser().resolve()
+DEBUG = env.bool("GALLEY_DEBUG", default=False)
+
+
+def _secret_key() -> str:
+    """The configured key, or one made once and kept in the state folder."""
+    if configured := env("SECRET_KEY", default=""):
+        return str(configured)
+    path = HOME / "secret_key"
+    if not path.exists():
+        HOME.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(50))
+    return path.read_text().strip()
+
+
+SECRET_KEY = _secret_key()
+PORT = env.int("PORT", default=8000)
+ALLOWED_HOSTS = env.list("GALLEY_ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
+if "*" in ALLOWED_HOSTS:
+    raise ImproperlyConfigured(
+        "GALLEY_ALLOWED_HOSTS must name hosts: '*' would switch off the origin check of WebSockets."
+    )
+CSRF_TRUSTED_ORIGINS = env.list("GALLEY_TRUSTED_ORIGINS", default=[])
+
+# --- where things live -------------------------------------------------------------------------
+
+_embedded_urls = embedded.urls(HOME)
+DATABASE_URL = env("DATABASE_URL", default="") or _embedded_urls["DATABASE_URL"]
+REDIS_URL = env("REDIS_URL", default="") or _embedded_urls["REDIS_URL"]
+
+DATABASES: dict[str, dict[str, Any]] = {"default": env.db_url_config(DATABASE_URL)}
+DATABASES["default"].setdefault("OPTIONS", {})
+DATABASES["default"]["OPTIONS"]["options"] = (
+    "-c lock_timeout=5s -c statement_timeout=20s -c idle_in_transaction_session_timeout=30s"
+)
+DATABASES["default"]["CONN_MAX_AGE"] = 0
+if env.bool("GALLEY_WEB_POOL", default=False):
+    # Only the web process pools: a pool inside Celery can hang (DECISIONS.md).
+    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 16, "timeout": 5}
+
+
+def _redis_db(number: int) -> str:
+    """The same server, another numbered database: 0 hints, 1 task messages."""
+    base = REDIS_URL.split("?")[0]
+    if base.startswith("unix://"):
+        return f"{base}?db={number}"
+    return f"{base.rstrip('/0123456789') if base.count('/') > 2 else base}/{number}"
+
+
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        # redis-py 8 gives up after 5 s of silence unless told otherwise; a silent hint channel is normal.
+        "CONFIG": {"hosts": [{"address": _redis_db(0), "socket_timeout": None}]},
+    }
+}
+
+_broker = _redis_db(1)
+CELERY_BROKER_URL = (
+    _broker.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+    if _broker.startswith("unix://")
+    else _broker
+)
+
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "artifacts": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": str(HOME / "store")},
+    },
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+STATIC_URL = "static/"
+STATIC_ROOT = HOME / "static"
+STATICFILES_DIRS = [path for path in [ROOT / "static-build"] if path.is_dir()]
+
+# --- the model, the school ---------------------------------------------------------------------
+
+GALLEY_MODEL = env("GALLEY_MODEL", default=str(ROOT / "inference" / "tiny" / "model"))
+GALLEY_CONTEXT = env.int("GALLEY_CONTEXT", default=8192)
+GALLEY_MAX_SEQUENCES = env.int("GALLEY_MAX_SEQUENCES", default=16)
+GALLEY_TRAINING_THREADS = env.int("GALLEY_TRAINING_THREADS", default=2)
+GALLEY_NIGHTLY_AT = env("GALLEY_NIGHTLY_AT", default="02:30")
+GALLEY_MIN_SAMPLES = env.int("GALLEY_MIN_SAMPLES", default=4)
+
+# --- Django ------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "csp",
+    "django_htmx",
+    "pgtrigger",
+    "galley",
+    "apps.common",
+    "apps.audit",
+    "apps.accounts",
+    "apps.projects",
+    "apps.styles",
+    "apps.drafts",
+    "apps.quality",
+    "apps.reviews",
+    "apps.tuning",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "apps.common.middleware.PageLoginMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "apps.common.middleware.ErrorPageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [ROOT / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "apps.common.context.navigation",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "galley.urls"
+ASGI_APPLICATION = "galley.asgi.application"
+AUTH_USER_MODEL = "accounts.User"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LOGIN_URL = "accounts:signin"
+LOGIN_REDIRECT_URL = "projects:list"
+LOGOUT_REDIRECT_URL = "accounts:signin"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("MinimumLengthValidator", "CommonPasswordValidator", "UserAttributeSimilarityValidator")
+]
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English")]
+TIME_ZONE = env("TZ", default="UTC")
+USE_TZ = True
+USE_I18N = True
+LOCALE_PATHS = [ROOT / "locale"]
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_NAME = f"galley_session_{PORT}"  # cookies ignore ports: two copies on one host keep apart
+CSRF_COOKIE_NAME = f"galley_csrf_{PORT}"
+CSRF_COOKIE_SAMESITE = "Lax"
+if env.bool("GALLEY_HTTPS", default=False):
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    SECURE_HSTS_SECONDS = 31_536_000
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 200
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "connect-src": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [SELF],
+        "form-action": [SELF],
+    }
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env("GALLEY_LOG_LEVEL", default="INFO")},
+    "loggers": {"httpx": {"level": "WARNING"}},
+}

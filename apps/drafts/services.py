@@ -1,0 +1,299 @@
+"""Acts on drafts: asking for them, writing them (a worker's side), editing, stopping."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.utils.translation import gettext as _
+
+from apps.accounts.models import User
+from apps.audit.services import record
+from apps.common.errors import Busy, Conflict, Invalid
+from apps.common.leases import MAX_ATTEMPTS, MAX_DEATHS, ClockTimestamp, JobState, require_held
+from apps.common.tasks import WRITE_DRAFTS, ring_on_commit
+from apps.common.text import clean_line, clean_text, sha256
+from apps.drafts.models import (
+    EDITABLE_STATES,
+    LIVE_STATES,
+    Chunk,
+    Draft,
+    DraftRequest,
+    DraftState,
+    Job,
+    Revision,
+    RevisionSource,
+)
+from apps.drafts.selectors import model_problem
+from apps.drafts.stream import hint_on_commit
+from apps.projects.models import Brief
+from apps.projects.policies import Act, not_found, require
+from apps.projects.services import brief_for
+from apps.styles.prompts import BriefFields, build_messages
+
+MAX_CANDIDATES = 16
+MAX_QUEUED_PER_USER = 50
+RETRY_AFTER_S = 20
+
+
+# --- people's side -----------------------------------------------------------------------------
+
+
+@transaction.atomic
+def request_drafts(
+    *, user: User, brief_id: int, candidates: int = 1, seed: int | None = None, client_request_id: str = ""
+) -> DraftRequest:
+    """Queue `candidates` drafts of a brief. The same `client_request_id` gives the same drafts again."""
+    brief = brief_for(user, brief_id, Act.WRITE)
+    if not 1 <= candidates <= MAX_CANDIDATES:
+        message = _("Ask for 1 to %(max)s drafts at once.") % {"max": MAX_CANDIDATES}
+        raise Invalid("candidates_out_of_range", message, field="candidates")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise Invalid("seed_out_of_range", _("A seed is a whole number below 4294967296."), field="seed")
+    key = clean_line(client_request_id, field="client_request_id", max_chars=64) or secrets.token_hex(16)
+    if earlier := _earlier_request(user, brief, key):
+        return earlier
+    if problem := model_problem():
+        raise Conflict("model_unavailable", problem)
+    _refuse_flood(user, candidates)
+    try:
+        with transaction.atomic():
+            request = DraftRequest.objects.create(brief=brief, user=user, client_request_id=key)
+    except IntegrityError as error:  # the other click of a double click has committed meanwhile
+        if earlier := _earlier_request(user, brief, key):
+            return earlier
+        raise Conflict("request_in_progress", _("This request is being taken already.")) from error
+    first_seed = secrets.randbelow(2**31) if seed is None else seed
+    for candidate in range(candidates):
+        _queue_draft(request, candidate, seed=(first_seed + candidate) % 2**32)
+    record(
+        actor=user, action="drafts.requested", obj=request, project_id=brief.project_id, candidates=candidates
+    )
+    return request
+
+
+def _earlier_request(user: User, brief: Brief, key: str) -> DraftRequest | None:
+    earlier = DraftRequest.objects.filter(user=user, client_request_id=key).first()
+    if earlier and earlier.brief_id != brief.pk:
+        raise Conflict("request_id_reused", _("This request id was used for another brief."))
+    return earlier
+
+
+def _refuse_flood(user: User, candidates: int) -> None:
+    queued = Job.objects.filter(user=user, state=JobState.QUEUED).count()
+    if queued + candidates > MAX_QUEUED_PER_USER:
+        message = _("You have %(num)s drafts waiting; let some finish first.") % {"num": queued}
+        raise Busy("too_many_queued", message, retry_after_s=RETRY_AFTER_S)
+
+
+def _queue_draft(request: DraftRequest, candidate: int, *, seed: int) -> Draft:
+    brief = request.brief
+    version = brief.preset.current
+    draft = Draft.objects.create(
+        brief=brief,
+        request=request,
+        candidate=candidate,
+        author=request.user,
+        preset_version=version,
+        seed=seed,
+        temperature=version.temperature,
+        messages=build_messages(
+            style=brief.preset.style_name, instructions=version.instructions, brief=brief_fields(brief)
+        ),
+    )
+    job = Job.objects.create(draft=draft, user=request.user)
+    ring_on_commit(WRITE_DRAFTS, row_id=job.pk)
+    return draft
+
+
+def brief_fields(brief: Brief) -> BriefFields:
+    return BriefFields(
+        subject=brief.subject,
+        audience=brief.audience,
+        angle=brief.angle,
+        must_say=tuple(brief.must_say),
+        must_not_say=tuple(brief.must_not_say),
+        tone=brief.tone,
+        num_words=brief.num_words,
+    )
+
+
+@transaction.atomic
+def cancel_draft(*, user: User, draft_id: int) -> Draft:
+    """Stop writing and keep what stands. Stopping twice, or after the end, changes nothing."""
+    draft = draft_for(user, draft_id, Act.WRITE)
+    job = Job.objects.select_for_update().get(draft=draft)
+    if job.is_active and job.cancel_requested_at is None:
+        Job.objects.filter(pk=job.pk).update(cancel_requested_at=ClockTimestamp())
+        record(actor=user, action="draft.stopped", obj=draft, project_id=draft.brief.project_id)
+    if job.state == JobState.QUEUED:
+        Job.objects.filter(pk=job.pk, state=JobState.QUEUED).update(
+            state=JobState.CANCELLED, reason="stopped", finished_at=ClockTimestamp()
+        )
+        _end_draft(draft, state=_ended_state(draft, "stopped"), finish_reason="stopped")
+    draft.refresh_from_db()
+    return draft
+
+
+@transaction.atomic
+def edit_draft(*, user: User, draft_id: int, text: str, revision: int) -> Draft:
+    """Save a person's text, if nobody saved another since `revision` was read."""
+    draft = draft_for(user, draft_id, Act.WRITE)
+    text = clean_text(text, field="text")
+    saved = Draft.objects.filter(pk=draft.pk, revision=revision, state__in=EDITABLE_STATES).update(
+        text=text, revision=F("revision") + 1, content_sha256=sha256(text)
+    )
+    draft.refresh_from_db()
+    if not saved:
+        refuse_stale(draft, revision)
+    return draft
+
+
+def refuse_stale(draft: Draft, revision: int) -> None:
+    if draft.state not in EDITABLE_STATES:
+        raise Conflict(
+            "wrong_state",
+            _("This draft cannot be edited now (%(state)s).") % {"state": draft.get_state_display()},
+        )
+    raise Conflict(
+        "stale_revision",
+        _("The text was changed elsewhere (now revision %(now)s, yours was %(yours)s). Reload to see it.")
+        % {"now": draft.revision, "yours": revision},
+    )
+
+
+def draft_for(user: User, draft_id: int, act: Act = Act.READ) -> Draft:
+    drafts = Draft.objects.for_user(user).select_related(
+        "brief__project", "brief__preset", "job", "author", "preset_version", "release"
+    )
+    draft = drafts.filter(pk=draft_id).first()
+    if draft is None:
+        raise not_found()
+    require(user, draft.brief.project, act)
+    return draft
+
+
+def add_revision(draft: Draft, *, source: RevisionSource, text: str, author: User | None) -> Revision:
+    """Called inside the transaction that changes the draft."""
+    last = draft.revisions.order_by("-number").values_list("number", flat=True).first() or 0
+    return Revision.objects.create(
+        draft=draft, number=last + 1, source=source, text=text, sha256=sha256(text), author=author
+    )
+
+
+# --- the worker's side -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Committed:
+    """What earlier claims of a job have written: generation goes on after it."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@transaction.atomic
+def begin_writing(*, job: Job, release_id: int | None, adapter_sha256: str, model: dict[str, str]) -> Draft:
+    """Mark a claimed job's draft as being written. The release is pinned by the first claim and stays."""
+    require_held(job)
+    first = Draft.objects.filter(pk=job.draft_id, started_at__isnull=True)
+    first.update(
+        started_at=ClockTimestamp(),
+        release_id=release_id,
+        adapter_sha256=adapter_sha256,
+        model_name=model["name"],
+        model_sha256=model["sha256"],
+    )
+    Draft.objects.filter(pk=job.draft_id, state=DraftState.QUEUED).update(state=DraftState.WRITING)
+    hint_on_commit(job.draft_id)
+    return Draft.objects.select_related("preset_version", "brief").get(pk=job.draft_id)
+
+
+def committed(draft: Draft) -> Committed:
+    chunks = Chunk.objects.filter(draft=draft, attempt=draft.attempt).order_by("seq")
+    rows = list(chunks.values_list("text", "token_ids"))
+    return Committed(
+        text="".join(text for text, _ids in rows),
+        token_ids=tuple(token for _text, ids in rows for token in ids),
+    )
+
+
+@transaction.atomic
+def finish_draft(*, job: Job, finish_reason: str) -> Draft:
+    """The text is its chunks. A stop is a real draft too, unless not a word was written."""
+    stopped = finish_reason == "cancelled"
+    changes = {"state": JobState.CANCELLED if stopped else JobState.DONE, "reason": finish_reason}
+    require_held(job, finished_at=ClockTimestamp(), **changes)
+    draft = Draft.objects.select_for_update(of=("self",)).get(pk=job.draft_id)
+    return _end_draft(draft, state=_ended_state(draft, finish_reason), finish_reason=finish_reason)
+
+
+@transaction.atomic
+def fail_draft(*, job: Job, reason: str) -> Draft:
+    """The job cannot be done; the reason is shown, and what was written stays readable."""
+    require_held(job, state=JobState.FAILED, reason=reason[:64], finished_at=ClockTimestamp())
+    draft = Draft.objects.select_for_update(of=("self",)).get(pk=job.draft_id)
+    return _end_draft(draft, state=DraftState.FAILED, finish_reason="failed")
+
+
+@transaction.atomic
+def hand_back(*, job: Job, died: bool = False) -> None:
+    """Return a claimed job to the queue: on shutdown, or because the engine died under it."""
+    require_held(job)
+    _release(job, died=died)
+
+
+@transaction.atomic
+def reap_expired() -> int:
+    """Give the jobs of dead workers back to the queue; called by the sweeper."""
+    expired = list(Job.objects.expired().select_for_update(skip_locked=True))
+    for job in expired:
+        _release(job, died=True)
+    return len(expired)
+
+
+def _release(job: Job, *, died: bool) -> None:
+    """A running job goes round again; one that has killed two engines, or was stopped, ends here."""
+    job.refresh_from_db()
+    deaths = job.deaths + int(died)
+    if job.cancel_requested_at:
+        return _give_up(job, state=JobState.CANCELLED, reason="stopped", deaths=deaths)
+    if deaths >= MAX_DEATHS or job.attempt >= MAX_ATTEMPTS:
+        return _give_up(job, state=JobState.FAILED, reason="poison", deaths=deaths)
+    require_held(job, state=JobState.QUEUED, lease_until=None, deaths=deaths)
+    Draft.objects.filter(pk=job.draft_id, state=DraftState.WRITING).update(state=DraftState.QUEUED)
+    hint_on_commit(job.draft_id)
+    ring_on_commit(WRITE_DRAFTS, row_id=job.pk)
+
+
+def _give_up(job: Job, *, state: JobState, reason: str, deaths: int) -> None:
+    require_held(job, state=state, reason=reason, deaths=deaths, finished_at=ClockTimestamp())
+    draft = Draft.objects.select_for_update(of=("self",)).get(pk=job.draft_id)
+    finish_reason = "failed" if state == JobState.FAILED else "stopped"
+    _end_draft(draft, state=_ended_state(draft, finish_reason), finish_reason=finish_reason)
+
+
+def _ended_state(draft: Draft, finish_reason: str) -> DraftState:
+    if finish_reason == "failed" or not draft.last_seq:
+        return DraftState.FAILED
+    return DraftState.STOPPED if finish_reason in ("cancelled", "stopped") else DraftState.READY
+
+
+def _end_draft(draft: Draft, *, state: DraftState, finish_reason: str) -> Draft:
+    text = committed(draft).text
+    changes: dict[str, Any] = {
+        "state": state,
+        "finish_reason": finish_reason,
+        "finished_at": ClockTimestamp(),
+        "text": text,
+        "generated_text": text,
+        "content_sha256": sha256(text),
+        "revision": 1,
+    }
+    Draft.objects.filter(pk=draft.pk, state__in=LIVE_STATES).update(**changes)
+    draft.refresh_from_db()
+    if text:
+        add_revision(draft, source=RevisionSource.GENERATED, text=text, author=None)
+    hint_on_commit(draft.pk)
+    return draft

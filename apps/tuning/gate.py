@@ -1,0 +1,129 @@
+"""The gate: what a new adapter must show on held-back approved drafts before it may go live.
+
+Pure functions over figures that the training worker has measured.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any
+
+from django.utils.translation import gettext as _
+from rapidfuzz.distance import Levenshtein
+
+from apps.quality.checks import share_of_facts_kept
+
+MAX_LOSS_RATIO = 1.02
+MAX_DISTANCE_RISE = 0.02
+MAX_FACTS_DROP = 0.05
+MIN_ENDED = 0.95
+MAX_LENGTH_RATIO = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutText:
+    """A brief held back, its approved text, and what a model wrote for it greedily."""
+
+    approved: str
+    written: str
+    ended: bool
+    must_say: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One side of the comparison. `loss` is the mean negative log likelihood per token, in nats."""
+
+    loss: float
+    texts: Sequence[HeldOutText]
+
+    @property
+    def distance(self) -> float:
+        """Mean normalised Levenshtein distance of new drafts to approved texts: 0 equal, 1 nothing shared."""
+        return fmean(Levenshtein.normalized_distance(text.written, text.approved) for text in self.texts)
+
+    @property
+    def facts_kept(self) -> float:
+        return fmean(share_of_facts_kept(text.written, text.must_say) for text in self.texts)
+
+    @property
+    def ended(self) -> float:
+        return fmean(text.ended for text in self.texts)
+
+    @property
+    def length_ratio(self) -> float:
+        """Mean length of what was written over the mean length of what was approved, in characters."""
+        return fmean(len(text.written) for text in self.texts) / max(
+            1.0, fmean(len(text.approved) for text in self.texts)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateCheck:
+    name: str
+    label: str
+    candidate: float
+    live: float | None
+    bar: str
+    passed: bool
+
+
+def judge(*, candidate: Measured, live: Measured) -> list[GateCheck]:
+    """Every check with both figures and its bar; the adapter may go live when all have passed."""
+    changed = fmean(
+        new.written != old.written for new, old in zip(candidate.texts, live.texts, strict=True)
+    )
+    return [
+        GateCheck(
+            name="likelihood",
+            label=_("Loss on approved text"),
+            candidate=candidate.loss,
+            live=live.loss,
+            bar=_("at most %(ratio)s × live") % {"ratio": MAX_LOSS_RATIO},
+            passed=candidate.loss <= live.loss * MAX_LOSS_RATIO,
+        ),
+        GateCheck(
+            name="distance",
+            label=_("Edit distance of new drafts to approved text"),
+            candidate=candidate.distance,
+            live=live.distance,
+            bar=_("at most live + %(rise)s") % {"rise": MAX_DISTANCE_RISE},
+            passed=candidate.distance <= live.distance + MAX_DISTANCE_RISE,
+        ),
+        GateCheck(
+            name="facts",
+            label=_("Must-say facts kept"),
+            candidate=candidate.facts_kept,
+            live=live.facts_kept,
+            bar=_("at least live − %(drop)s") % {"drop": MAX_FACTS_DROP},
+            passed=candidate.facts_kept >= live.facts_kept - MAX_FACTS_DROP,
+        ),
+        GateCheck(
+            name="ended",
+            label=_("Drafts that end by themselves"),
+            candidate=candidate.ended,
+            live=live.ended,
+            bar=_("at least %(share)s") % {"share": MIN_ENDED},
+            passed=candidate.ended >= min(MIN_ENDED, live.ended),
+        ),
+        GateCheck(
+            name="length",
+            label=_("Length against approved text"),
+            candidate=candidate.length_ratio,
+            live=live.length_ratio,
+            bar=_("at most %(ratio)s") % {"ratio": MAX_LENGTH_RATIO},
+            passed=candidate.length_ratio <= max(MAX_LENGTH_RATIO, live.length_ratio),
+        ),
+        GateCheck(
+            name="effect",
+            label=_("Drafts that the adapter changes"),
+            candidate=changed,
+            live=None,
+            bar=_("more than 0"),
+            passed=changed > 0,
+        ),
+    ]
+
+
+def as_rows(checks: Sequence[GateCheck]) -> list[dict[str, Any]]:
+    return [asdict(check) for check in checks]

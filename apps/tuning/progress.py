@@ -24,7 +24,8 @@ class Progress:
 
 def progress_of(run: Run) -> Progress:
     state = "lost" if _is_silent(run) else run.state
-    return Progress(state=state, label=_label(state), sentence=_sentence(run, state), eta_s=_eta_s(run))
+    eta_s = _eta_s(run) if state == "running" else None
+    return Progress(state=state, label=_label(state), sentence=_sentence(run, state), eta_s=eta_s)
 
 
 def _is_silent(run: Run) -> bool:
@@ -75,7 +76,7 @@ def _eta_s(run: Run) -> int | None:
     """Seconds to the last step at the pace so far. Loading and the gate are not in it."""
     steps = run.metrics.filter(kind="step").order_by("pk")
     first, last = steps.first(), steps.last()
-    if run.state != JobState.RUNNING or run.phase != "training" or not first or not last or first == last:
+    if run.phase != "training" or not first or not last or first == last:
         return None
     pace_s = (last.created_at - first.created_at).total_seconds() / (last.step - first.step)
     return round(pace_s * (run.num_steps - last.step))

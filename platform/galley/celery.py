@@ -4,8 +4,10 @@ No result backend, no eta, no retry, no revoke: retry and schedule are columns (
 """
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import setup_logging
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "galley.settings")
 
@@ -30,3 +32,8 @@ app.conf.update(
     },
     imports=["workers"],
 )
+
+
+@setup_logging.connect
+def keep_django_logging(**_: Any) -> None:
+    """Workers log as the settings say; a receiver of this signal keeps Celery's own set-up away."""

@@ -1,11 +1,15 @@
 """How texts and figures are shown."""
 
 import re
+from datetime import datetime
 
 from django import template
 from django.forms import BoundField
+from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
+from django.utils.translation import gettext as _
 
 register = template.Library()
 
@@ -15,6 +19,14 @@ def manuscript(text: str) -> SafeString:
     """Paragraphs as they were written: an empty line parts them, every other break stays."""
     paragraphs = [part for part in re.split(r"\n{2,}", text) if part.strip()]
     return format_html_join("", "<p>{}</p>", ((part,) for part in paragraphs))
+
+
+@register.filter
+def ago(at: datetime) -> str:
+    """How long since, in the largest unit."""
+    if (timezone.now() - at).total_seconds() < 60:
+        return _("just now")
+    return _("%(age)s ago") % {"age": timesince(at, depth=1)}
 
 
 @register.filter

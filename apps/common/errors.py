@@ -5,7 +5,8 @@ GalleyError
 ├── Forbidden     403  a member without the role that the act needs
 ├── NotFound      404  absent, or another project's: the two are not told apart
 ├── Conflict      409  the row changed since it was read; `reason` says how
-└── Busy          429  a limit is reached; come back after `retry_after_s`
+├── Busy          429  a limit is reached; come back after `retry_after_s`
+└── Broken        500  our fault
 
 `reason` is a stable code for programs, the message a sentence for people.
 """
@@ -46,3 +47,7 @@ class Busy(GalleyError):
     def __init__(self, reason: str, message: str, *, retry_after_s: int) -> None:
         super().__init__(reason, message)
         self.retry_after_s = retry_after_s
+
+
+class Broken(GalleyError):
+    status = 500

@@ -11,7 +11,6 @@ from django.db.models import F, Func, Q
 
 LEASE = timedelta(seconds=30)
 MAX_DEATHS = 2
-MAX_ATTEMPTS = 5
 
 
 class ClockTimestamp(Func):

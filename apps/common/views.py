@@ -4,7 +4,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
 
-from apps.common.errors import Forbidden, GalleyError, NotFound
+from apps.common.errors import Broken, Forbidden, NotFound
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -19,5 +19,5 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 def server_error(request: HttpRequest) -> HttpResponse:
     message = _("Something broke on our side. Nothing that was saved is lost; try again in a moment.")
-    error = GalleyError("server_error", message)
+    error = Broken("server_error", message)
     return render(request, "errors/error.html", {"error": error}, status=500)

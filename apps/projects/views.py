@@ -40,6 +40,7 @@ def project_new(request: SignedInRequest) -> HttpResponse:
 def project_detail(request: SignedInRequest, project_id: int) -> HttpResponse:
     project = project_for(request.user, project_id)
     briefs = project.briefs.select_related("preset", "created_by").annotate(num_drafts=Count("drafts"))
+    briefs = briefs.order_by("-created_at", "-pk")  # a grouped query forgets the model's own order
     page = Paginator(briefs, BRIEFS_PER_PAGE).get_page(request.GET.get("page"))
     context = in_project(request.user, project, tab="briefs") | {"page": page}
     return render(request, "projects/detail.html", context)
@@ -53,7 +54,9 @@ def member_list(request: SignedInRequest, project_id: int) -> HttpResponse:
         with refusals_on(form):
             member = services.set_member(user=request.user, project_id=project.pk, **form.cleaned_data)
             role = member.get_role_display()
-            messages.success(request, _("%(name)s: %(role)s") % {"name": member.user.display_name, "role": role})
+            messages.success(
+                request, _("%(name)s: %(role)s") % {"name": member.user.display_name, "role": role}
+            )
             return redirect("projects:members", project.pk)
     context = in_project(request.user, project, tab="members") | {
         "form": form,

@@ -1,10 +1,9 @@
 """The queue: what waits for whom, and why it is first."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -73,7 +72,7 @@ def num_claimable(user: User) -> int:
     return sum(not (item.is_own or item.is_held) for item in queue(user))
 
 
-def recent_decisions(user: User, *, limit: int = 10) -> Sequence[Decision]:
+def recent_decisions(user: User, *, limit: int = 10) -> QuerySet[Decision]:
     seen = Q(decided_by=user) | Q(author=user)
     rows = Decision.objects.filter(seen).select_related("review__draft__brief", "decided_by")
     return rows.filter(review__draft__brief__project__memberships__user=user)[:limit]
@@ -81,5 +80,7 @@ def recent_decisions(user: User, *, limit: int = 10) -> Sequence[Decision]:
 
 def last_review(draft: Draft) -> Review | None:
     """The newest round of a draft, decided or not."""
-    rounds = draft.reviews.select_related("decision__decided_by", "claimed_by").prefetch_related("comments__author")
+    rounds = draft.reviews.select_related("decision__decided_by", "claimed_by").prefetch_related(
+        "comments__author"
+    )
     return rounds.order_by("-round").first()

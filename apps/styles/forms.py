@@ -19,7 +19,9 @@ class VersionForm(forms.Form):
         help_text=_("How texts of this style are written. The model reads this before every brief."),
     )
     temperature = forms.FloatField(
-        label=_("Temperature"), initial=0.6, help_text=_("0 always takes the likeliest word; 0.5 to 0.7 is usual.")
+        label=_("Temperature"),
+        initial=0.6,
+        help_text=_("0 always takes the likeliest word; 0.5 to 0.7 is usual."),
     )
     top_k = forms.IntegerField(label=_("Top k"), initial=40)
     top_p = forms.FloatField(label=_("Top p"), initial=0.95)

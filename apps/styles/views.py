@@ -48,7 +48,10 @@ def preset_detail(request: SignedInRequest, preset_id: int) -> HttpResponse:
     if form.is_valid():
         with refusals_on(form):
             version = services.change_preset(user=request.user, preset_id=preset.pk, preset=form.to_input())
-            messages.success(request, _("Version %(number)s is in use from the next draft on.") % {"number": version.number})
+            messages.success(
+                request,
+                _("Version %(number)s is in use from the next draft on.") % {"number": version.number},
+            )
             return redirect("styles:detail", preset.pk)
     if not can(preset.project.role_of(request.user), Act.STYLE):
         for field in form.fields.values():

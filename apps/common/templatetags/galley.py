@@ -37,7 +37,11 @@ def short_hash(sha256: str) -> str:
 @register.simple_tag
 def control(field: BoundField) -> SafeString:
     """The field's control, tied to its hint and its errors for those who do not see them."""
-    described = [field.auto_id + suffix for suffix, there in (("_hint", field.help_text), ("_error", field.errors)) if there]
+    described = [
+        field.auto_id + suffix
+        for suffix, there in (("_hint", field.help_text), ("_error", field.errors))
+        if there
+    ]
     attributes: dict[str, str | bool] = {}
     if described:
         attributes["aria-describedby"] = " ".join(described)

@@ -25,7 +25,6 @@ function follow(candidate) {
     text(piece) {
       sheet.append(piece);
       candidate.classList.add("is-writing");
-      line.textContent = fill(say.writing, { tokens: speed.count(), speed: speed.perSecond() });
       showCount(candidate, sheet.text);
     },
     reset() {
@@ -34,8 +33,7 @@ function follow(candidate) {
     },
     state(message) {
       setState(candidate, message);
-      speed.tokens = Math.max(speed.tokens, message.num_tokens);
-      line.textContent = message.state === "queued" ? fill(say.queued, message) : say.begins;
+      line.textContent = stateLine(message, speed.of(message.num_tokens));
     },
     lost() {
       line.textContent = say.lost;
@@ -52,25 +50,25 @@ function follow(candidate) {
   candidate.querySelector("[data-stop]")?.addEventListener("submit", stopOnce);
 }
 
-// Tokens come in chunks; a second's worth of them gives a figure that does not flicker.
+function stateLine(message, speed) {
+  if (message.state === "queued") return fill(say.queued, message);
+  return message.num_tokens ? fill(say.writing, { tokens: message.num_tokens, speed }) : say.begins;
+}
+
+// Tokens a second since this page began to look: what came before it is not its to measure.
 class Speed {
   constructor() {
     this.restart();
   }
 
   restart() {
-    this.tokens = 0;
-    this.since = performance.now();
+    this.first = null;
   }
 
-  count() {
-    this.tokens += 1;
-    return this.tokens;
-  }
-
-  perSecond() {
-    const seconds = (performance.now() - this.since) / 1000;
-    return seconds > 0.3 ? Math.round(this.tokens / seconds) : "…";
+  of(tokens) {
+    this.first ??= { tokens, at: performance.now() };
+    const seconds = (performance.now() - this.first.at) / 1000;
+    return seconds > 0.5 ? Math.round((tokens - this.first.tokens) / seconds) : "…";
   }
 }
 

@@ -9,9 +9,8 @@ export function toast(text, kind = "info") {
 }
 
 export function startToasts() {
-  const box = document.querySelector(".toasts");
-  for (const item of box.querySelectorAll(".toast")) leaveLater(item);
-  box.addEventListener("click", (event) => {
+  for (const item of document.querySelectorAll(".toasts .toast")) leaveLater(item);
+  document.addEventListener("click", (event) => {
     if (event.target.closest(".toast__close")) event.target.closest(".toast").remove();
   });
 }

@@ -15,6 +15,7 @@ from celery.worker.consumer import Consumer
 from django.db import DatabaseError, close_old_connections, connection
 
 from apps.common import leases
+from apps.common.errors import GalleyError
 from apps.common.leases import LeaseLost
 from apps.common.tasks import WRITE_DRAFTS
 from apps.drafts import services, stream
@@ -70,10 +71,10 @@ def write(job: Job) -> str:
     except EngineDied:
         services.hand_back(job=job, died=True)
         return "engine died, handed back"
-    except EngineBusy:
-        services.hand_back(job=job)
+    except EngineBusy as error:
+        services.hand_back(job=job, retry_after_s=error.retry_after_s)
         return "engine busy, handed back"
-    except EngineError as error:
+    except (EngineError, GalleyError) as error:
         logger.warning("job %s failed: %s", job.pk, error)
         services.fail_draft(job=job, reason=error.reason)
         return error.reason

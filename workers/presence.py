@@ -36,8 +36,10 @@ def on_shutdown(**_: Any) -> None:
 
 
 @worker_shutdown.connect
-def on_shutdown_complete(**_: Any) -> None:
+def on_shutdown_complete(sender: Any, **_: Any) -> None:
+    """Take the row away: the next start must not look healthy on our last sign of life."""
     engine.close_engine()
+    Worker.objects.filter(name=sender.hostname).delete()
 
 
 def is_stopping() -> bool:

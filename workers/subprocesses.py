@@ -1,6 +1,5 @@
 """`python -m inference ...` as a process of its own, followed line by line."""
 
-import ctypes
 import json
 import queue
 import signal
@@ -8,14 +7,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, TextIO
 
 from django.conf import settings
 
+from galley.launcher.child import end_with_parent
+
 TICK_S = 2.0
 MAX_SILENCE_S = 600.0
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 def start_inference(*arguments: str) -> "subprocess.Popen[str]":
@@ -26,12 +26,8 @@ def start_inference(*arguments: str) -> "subprocess.Popen[str]":
         text=True,
         encoding="utf-8",
         cwd=settings.ROOT,
-        preexec_fn=_die_with_parent,
+        preexec_fn=partial(end_with_parent, signal.SIGTERM),
     )
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def events(process: "subprocess.Popen[str]") -> Iterator[dict[str, Any]]:

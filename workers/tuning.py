@@ -1,6 +1,5 @@
 """Training: freeze, train in a process of its own, measure on held-back drafts, gate, register."""
 
-import hashlib
 import json
 import logging
 import os
@@ -110,11 +109,10 @@ def _prepare(run: Run, dataset: Dataset, base: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     artifacts.fetch(dataset.train_file_id, folder / "train.jsonl")
     artifacts.fetch(dataset.heldout_file_id, folder / "heldout.jsonl")
-    with (base / "model.safetensors").open("rb") as weights:
-        base_sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
     config = {
         "model_dir": str(base),
-        "base_sha256": base_sha256,
+        # An adapter is bound to the very file that drafts are written with.
+        "base_sha256": _running_model().sha256,
         "num_threads": settings.GALLEY_TRAINING_THREADS,
         **run.config,
     }
@@ -199,11 +197,10 @@ def _measure(run: Run, side: Path, base: Path, adapter: Path | None) -> Measured
 
 
 def _generate(run: Run, side: Path, records: Sequence[Record], adapter: Path | None) -> list[Record]:
-    model = models.resolve(settings.GALLEY_MODEL, Path(settings.HOME) / "cache")
     briefs, output = side / "briefs.jsonl", side / "written.jsonl"
     output.unlink(missing_ok=True)
     _write(briefs, [{"id": record["id"], "messages": record["messages"]} for record in records])
-    arguments = ["--model-path", str(model.path), "--input", str(briefs), "--output", str(output)]
+    arguments = ["--model-path", str(_running_model().path), "--input", str(briefs), "--output", str(output)]
     arguments += ["--temperature", "0", "--max-tokens", str(MAX_DRAFT_TOKENS)]
     if adapter:
         arguments += ["--adapter", str(adapter)]
@@ -217,6 +214,10 @@ def _require_success(what: str, returncode: int, last: Record) -> None:
         raise Left
     if returncode:
         raise RunFailed("gate_failed", f"{what} failed: {last.get('message', f'status {returncode}')}")
+
+
+def _running_model() -> models.ResolvedModel:
+    return models.resolve(settings.GALLEY_MODEL, Path(settings.HOME) / "cache")
 
 
 def _read(path: Path) -> list[Record]:

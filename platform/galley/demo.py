@@ -23,7 +23,9 @@ class Person:
 
 CAST = [
     Person(username="ada", first_name="Ada", last_name="Moreno", role=Role.ADMIN, does="trains and promotes"),
-    Person(username="eli", first_name="Eli", last_name="Brandt", role=Role.EDITOR, does="writes briefs, edits"),
+    Person(
+        username="eli", first_name="Eli", last_name="Brandt", role=Role.EDITOR, does="writes briefs, edits"
+    ),
     Person(username="rosa", first_name="Rosa", last_name="Lindqvist", role=Role.REVIEWER, does="reviews"),
 ]
 
@@ -35,7 +37,11 @@ BRIEFS = [
             preset_id=0,
             audience="residents of the old town",
             angle="what changes for families",
-            must_say=("the doors open on 4 May", "entry is free on Sundays", "the reading room has 240 seats"),
+            must_say=(
+                "the doors open on 4 May",
+                "entry is free on Sundays",
+                "the reading room has 240 seats",
+            ),
             must_not_say=("luxury",),
             tone="plain",
             num_words=110,

@@ -1,5 +1,6 @@
 """One settings file, read from the environment. A bad value stops the start with its name."""
 
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ def _secret_key() -> str:
     if configured := env("SECRET_KEY", default=""):
         return str(configured)
     path = HOME / "secret_key"
-    if not path.exists():
-        HOME.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(50))
+    HOME.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(secrets.token_urlsafe(50))
+    except FileExistsError:
+        pass
     return path.read_text().strip()
 
 

@@ -8,13 +8,16 @@ from typing import Any
 import httpx
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError
 
 from apps.accounts.models import ApiToken, User
 from galley.story import Client, Story, StoryFailed
 
 
 class Command(BaseCommand):
-    help = "Brief, draft, review, train, gate, promote, better draft, roll back; ends non-zero if a step fails."
+    help = (
+        "Brief, draft, review, train, gate, promote, better draft, roll back; ends non-zero if a step fails."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--url", default=f"http://127.0.0.1:{settings.PORT}", help="the running stack")
@@ -22,7 +25,10 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, url: str, json: bool, **_options: Any) -> None:
         started = time.monotonic()
-        tokens = {name: self._token(name) for name in ("ada", "eli", "rosa")}
+        try:
+            tokens = {name: self._token(name) for name in ("ada", "eli", "rosa")}
+        except OperationalError as error:
+            raise CommandError("The database does not answer. Start the stack with `make up`.") from error
         admin, editor, reviewer = (Client(url, secret) for _token, secret in tokens.values())
         story = Story(admin=admin, editor=editor, reviewer=reviewer, say=self._say)
         try:

@@ -8,7 +8,6 @@ EngineError
 └── EngineDied            the engine process ended; committed text is safe, ask again
 """
 
-
 from functools import partial
 from typing import Any
 

@@ -1,0 +1,117 @@
+"""The adapter folder: PEFT weights, their GGUF twin, and a manifest that seals both.
+
+An adapter is named by the SHA-256 of its manifest, which lists every file with size and hash, so
+one short string stands for exact bytes on every machine.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+from inference.errors import AdapterUnavailable
+
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+GGUF_NAME = "adapter.gguf"
+MANIFEST_NAME = "MANIFEST.json"
+
+_FILE_NAMES = (CONFIG_NAME, WEIGHTS_NAME, GGUF_NAME)
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One sealed file; `size` in bytes."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a sealed folder holds. `base_sha256` names the model file that the adapter was made for."""
+
+    base_sha256: str
+    files: tuple[FileEntry, ...]
+
+    @property
+    def sha256(self) -> str:
+        """The name of the adapter."""
+        return sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        return json.dumps({"format": _FORMAT, **asdict(self)}, sort_keys=True, separators=(",", ":"))
+
+
+def seal(folder: Path, *, base_sha256: str) -> Manifest:
+    """Write MANIFEST.json over the three files; after this the folder must not change."""
+    manifest = Manifest(base_sha256=base_sha256, files=tuple(_entry(folder / name) for name in _FILE_NAMES))
+    fresh = folder / f"{MANIFEST_NAME}.new"
+    with fresh.open("w") as file:
+        file.write(manifest.to_json())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, folder / MANIFEST_NAME)
+    _sync_folder(folder)
+    return manifest
+
+
+def check(folder: Path, *, sha256: str | None = None, base_sha256: str | None = None) -> Manifest:
+    """Read a sealed folder and compare every byte with its manifest.
+
+    `sha256` is the name that the caller knows the adapter by, `base_sha256` the model that it is
+    to run on. Raises AdapterUnavailable naming the first difference.
+    """
+    manifest = _read_manifest(folder)
+    if sha256 not in (None, manifest.sha256):
+        raise AdapterUnavailable(f"{folder} holds adapter {manifest.sha256[:12]}, not {sha256[:12]}")
+    if base_sha256 not in (None, manifest.base_sha256):
+        raise AdapterUnavailable(
+            f"the adapter in {folder} was trained on model {manifest.base_sha256[:12]} and cannot run on "
+            f"{base_sha256[:12]}; configure that model or train again"
+        )
+    for sealed in manifest.files:
+        if _entry(folder / sealed.name) != sealed:
+            raise AdapterUnavailable(f"{folder / sealed.name} is not the file that was sealed; restore it")
+    return manifest
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_NAME
+    try:
+        return _parse(json.loads(path.read_bytes()))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise AdapterUnavailable(f"{path} cannot be read ({reason}); is the adapter sealed?") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise AdapterUnavailable(f"{path} is not an adapter manifest; seal the adapter again") from error
+
+
+def _parse(content: dict[str, Any]) -> Manifest:
+    if content.pop("format") != _FORMAT:
+        raise ValueError("unknown format")
+    files = tuple(FileEntry(**entry) for entry in content.pop("files"))
+    if tuple(entry.name for entry in files) != _FILE_NAMES:
+        raise ValueError("unknown files")
+    return Manifest(files=files, **content)
+
+
+def _entry(path: Path) -> FileEntry:
+    try:
+        with path.open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+            return FileEntry(name=path.name, size=os.fstat(file.fileno()).st_size, sha256=digest)
+    except OSError as error:
+        raise AdapterUnavailable(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,36 @@
+"""What computes. A backend knows one way to run a model and nothing of queues, callers or pipes."""
+
+from typing import Protocol
+
+from inference.engine.scheduler import Step
+from inference.engine.sequence import Sequence
+from inference.types import ModelInfo, Request
+
+
+class Runner(Protocol):
+    """A model in this process, driven by one thread.
+
+    A step names a lane and its rows. `run` opens the lane on its first use, computes the rows
+    against what their sequences' slots already hold, and returns one sampled token id for each
+    row that samples, in their order.
+    """
+
+    info: ModelInfo
+
+    def encode(self, request: Request) -> list[int]:
+        """Token ids of the prompt, without the resumed ones."""
+        ...
+
+    def run(self, step: Step) -> list[int]:
+        """Compute one step. Raises AdapterUnavailable when its lane cannot be opened."""
+        ...
+
+    def piece(self, token_id: int) -> bytes:
+        """The bytes that a token stands for; a character may span several tokens."""
+        ...
+
+    def is_end(self, token_id: int) -> bool: ...
+
+    def free(self, sequence: Sequence) -> None:
+        """Forget a sequence; harmless for one that never ran."""
+        ...

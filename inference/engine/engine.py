@@ -1,0 +1,82 @@
+"""The engine as callers see it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol, Self
+
+from inference.engine.messages import Launch
+from inference.engine.process import ProcessLink
+from inference.models import ADDRESS_PREFIXES
+from inference.types import EngineStats, Event, ModelInfo, Request
+
+
+class Link(Protocol):
+    """The way to whatever computes: a process of our own or a server elsewhere."""
+
+    @property
+    def model_info(self) -> ModelInfo: ...
+    def submit(self, request: Request) -> Iterator[Event]: ...
+    def cancel(self, request_id: str) -> None: ...
+    def stats(self) -> EngineStats: ...
+    def close(self) -> None: ...
+
+
+class Engine:
+    """Writes texts for many callers at once. Blocking, and safe to call from any thread."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    @classmethod
+    def open(
+        cls,
+        model: str,
+        *,
+        home: Path,
+        n_ctx: int = 8192,
+        max_sequences: int = 16,
+        threads: int | None = None,
+    ) -> Self:
+        """Load a model and return when it is ready to write.
+
+        `model` is a GGUF file, a Hugging Face folder (converted once, into `home`), an http(s)
+        address of an OpenAI-compatible server, or `fake:`. `n_ctx` tokens of KV cache are shared
+        by up to `max_sequences` texts; `threads` defaults to the physical cores.
+        Raises ModelUnavailable.
+        """
+        if model.startswith(ADDRESS_PREFIXES):
+            from inference.backends.openai import OpenAILink  # brings an HTTP client with it
+
+            return cls(OpenAILink(model))
+        launch = Launch(model=model, home=home, n_ctx=n_ctx, max_sequences=max_sequences, threads=threads)
+        return cls(ProcessLink(launch))
+
+    @property
+    def model_info(self) -> ModelInfo:
+        return self._link.model_info
+
+    def submit(self, request: Request) -> Iterator[Event]:
+        """The events of one text as they come; the last one has a `finish_reason`.
+
+        Closing the iterator before that cancels the request. Iterating raises InvalidRequest,
+        AdapterUnavailable, EngineBusy or EngineDied; after a death the next submit starts a new
+        engine process first.
+        """
+        return self._link.submit(request)
+
+    def cancel(self, request_id: str) -> None:
+        """End a text at the next step; its stream gets one last event, `cancelled`."""
+        self._link.cancel(request_id)
+
+    def stats(self) -> EngineStats:
+        return self._link.stats()
+
+    def close(self) -> None:
+        """End the engine; streams that are still open raise EngineDied."""
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

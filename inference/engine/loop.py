@@ -1,0 +1,137 @@
+"""Schedule, run, postprocess: one turn of the engine."""
+
+import time
+from collections.abc import Sequence as Seq
+
+from inference.backends import Runner
+from inference.engine.messages import Batch, Cancel, Submit, ToEngine
+from inference.engine.scheduler import Limits, Scheduler, Step
+from inference.engine.sequence import Sequence
+from inference.errors import AdapterUnavailable, EngineBusy, EngineError, InvalidRequest
+from inference.types import EngineStats, Event, FinishReason, Request
+
+# Longer than any text of so many tokens can be; tokenising it would hold up everybody.
+_MAX_BYTES_PER_TOKEN = 32
+_DECAY = 0.98
+
+
+class Loop:
+    """Owns the runner; called by one thread only."""
+
+    def __init__(self, runner: Runner, limits: Limits) -> None:
+        self._runner = runner
+        self._scheduler = Scheduler(limits)
+        self._outbox: list[tuple[int, Event | EngineError]] = []
+        self._num_steps = 0
+        self._recent_tokens = 0.0
+        self._recent_seconds = 0.0
+        self._num_steps = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return self._scheduler.is_idle
+
+    @property
+    def stats(self) -> EngineStats:
+        running = self._scheduler.running
+        return EngineStats(
+            model=self._runner.info.name,
+            num_steps=self._num_steps,
+            active=len(running),
+            queued=len(self._scheduler.waiting),
+            tokens_per_second=self._recent_tokens / self._recent_seconds if self._recent_seconds else 0.0,
+            kv_used=sum(sequence.num_computed for sequence in running),
+            kv_cells=self._scheduler.limits.kv_cells * max(1, len(self._scheduler.lanes)),
+            adapters=tuple(key for key in self._scheduler.lanes if key),
+        )
+
+    def turn(self, messages: Seq[ToEngine]) -> Batch:
+        """Take in what callers asked, compute one step, and tell what it brought."""
+        for message in messages:
+            match message:
+                case Submit():
+                    self._accept(message)
+                case Cancel():
+                    self._cancel(message.ticket)
+        for sequence in self._scheduler.expired(time.monotonic()):
+            self._finish(sequence, "deadline")
+        if step := self._scheduler.schedule():
+            self._compute(step)
+        items, self._outbox = tuple(self._outbox), []
+        return Batch(items, self.stats)
+
+    def _accept(self, message: Submit) -> None:
+        try:
+            sequence = self._start(message.ticket, message.request)
+        except EngineError as error:
+            self._outbox.append((message.ticket, error))
+            return
+        self._scheduler.add(sequence)
+        if sequence.is_full:  # an earlier attempt died between its last token and its end
+            self._finish(sequence, "length")
+
+    def _start(self, ticket: int, request: Request) -> Sequence:
+        if self._scheduler.is_full:
+            raise EngineBusy(
+                f"{self._scheduler.limits.max_queued} drafts are already waiting; try again later",
+                retry_after_s=self._seconds_of_work(),
+            )
+        context_length = self._runner.info.context_length
+        num_bytes = sum(len(message["text"]) for message in request.messages)
+        if num_bytes > context_length * _MAX_BYTES_PER_TOKEN:
+            raise InvalidRequest(
+                f"the prompt has {num_bytes} characters, far more than fit in the {context_length} "
+                "tokens of this model; shorten the brief or its instructions"
+            )
+        return Sequence.start(
+            ticket=ticket,
+            request=request,
+            prompt_ids=self._runner.encode(request),
+            context_length=context_length,
+            now=time.monotonic(),
+        )
+
+    def _seconds_of_work(self) -> float:
+        owed = sum(sequence.max_ids - sequence.num_computed for sequence in self._scheduler.running)
+        return max(1.0, owed * self._recent_seconds / max(1.0, self._recent_tokens))
+
+    def _cancel(self, ticket: int) -> None:
+        if sequence := self._scheduler.find(ticket):
+            self._finish(sequence, "cancelled")
+
+    def _compute(self, step: Step) -> None:
+        self._num_steps += 1
+        began = time.perf_counter()
+        try:
+            token_ids = self._runner.run(step)
+        except AdapterUnavailable as error:
+            self._fail_lane(step, error)
+            return
+        self._recent_seconds = self._recent_seconds * _DECAY + time.perf_counter() - began
+        self._recent_tokens = self._recent_tokens * _DECAY + len(token_ids)
+        self._postprocess(step, token_ids)
+
+    def _postprocess(self, step: Step, token_ids: list[int]) -> None:
+        sampling = [row.sequence for row in step.rows if row.samples]
+        for row in step.rows:
+            row.sequence.num_computed += row.num_tokens
+        for sequence, token_id in zip(sampling, token_ids, strict=True):
+            self._append(sequence, token_id)
+
+    def _append(self, sequence: Sequence, token_id: int) -> None:
+        if self._runner.is_end(token_id):
+            self._finish(sequence, "end")
+            return
+        if event := sequence.append(token_id, self._runner.piece(token_id)):
+            self._outbox.append((sequence.ticket, event))
+        if sequence.is_full:
+            self._finish(sequence, "length")
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        self._scheduler.remove(sequence)
+        self._runner.free(sequence)
+        self._outbox.append((sequence.ticket, sequence.finish(reason)))
+
+    def _fail_lane(self, step: Step, error: AdapterUnavailable) -> None:
+        for sequence in self._scheduler.drop_lane(step.adapter.sha256 if step.adapter else None):
+            self._outbox.append((sequence.ticket, error))

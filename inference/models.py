@@ -1,0 +1,95 @@
+"""From what the configuration calls a model to what an engine can open."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Literal
+
+from inference.errors import ModelUnavailable
+
+ADDRESS_PREFIXES = ("http://", "https://")
+FAKE_PREFIX = "fake:"
+
+_ADVICE = (
+    "GALLEY_MODEL takes a GGUF file, a Hugging Face folder, or the address of an OpenAI-compatible server"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedModel:
+    """`location` is a path for a GGUF, an address for `openai`, and the options for `fake`.
+
+    `sha256` names the weights (of a GGUF: the file); an address has none.
+    """
+
+    kind: Literal["gguf", "openai", "fake"]
+    location: str
+    name: str
+    sha256: str = ""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.location)
+
+
+def resolve(model: str, cache: Path) -> ResolvedModel:
+    """Find out what `model` is; a Hugging Face folder is converted once, into `cache`.
+
+    Raises ModelUnavailable with a sentence that names the model and what to try.
+    """
+    if model.startswith(ADDRESS_PREFIXES):
+        return ResolvedModel(kind="openai", location=model, name=model)
+    if model.startswith(FAKE_PREFIX):
+        digest = sha256(FAKE_PREFIX.encode()).hexdigest()
+        return ResolvedModel(kind="fake", location=model, name="fake", sha256=digest)
+    if not model:
+        raise ModelUnavailable(f"no model is configured; {_ADVICE}")
+    return _resolve_path(Path(model).expanduser(), cache)
+
+
+def _resolve_path(path: Path, cache: Path) -> ResolvedModel:
+    try:
+        gguf = _gguf_of_folder(path, cache) if path.is_dir() else path
+        with gguf.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ModelUnavailable(f"{gguf} is not a GGUF file; {_ADVICE}")
+            file.seek(0)
+            digest = file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ModelUnavailable(f"the model {path} cannot be read ({reason}); {_ADVICE}") from error
+    return ResolvedModel(kind="gguf", location=str(gguf), name=gguf.stem, sha256=digest)
+
+
+def _gguf_of_folder(folder: Path, cache: Path) -> Path:
+    beside = sorted(folder.glob("*.gguf"))
+    if len(beside) == 1:
+        return beside[0]
+    if beside:
+        names = ", ".join(path.name for path in beside)
+        raise ModelUnavailable(f"{folder} has several GGUF files ({names}); name the one to use")
+    if not (folder / "config.json").is_file():
+        raise ModelUnavailable(f"{folder} has neither a GGUF file nor a config.json; {_ADVICE}")
+    converted = cache / f"{folder.name}-{_fingerprint(folder)}.gguf"
+    if not converted.exists():
+        _convert(folder, converted)
+    return converted
+
+
+def _fingerprint(folder: Path) -> str:
+    """Changes when any file of the folder does; reading gigabytes of weights to know is too slow."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _convert(folder: Path, target: Path) -> None:
+    from inference.gguf import export_model  # heavy: needed once in the life of a model
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        fresh = Path(scratch) / target.name
+        export_model(folder, fresh)
+        os.replace(fresh, target)

@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from ninja import Router, Schema
+from ninja import Router, Schema, Status
 
+from apps.accounts.http import SignedInRequest
 from apps.common.api import PROBLEMS
 from apps.projects.policies import project_for
 from apps.styles import services
@@ -56,29 +56,30 @@ class PresetOut(Schema):
 
 
 @router.get("/projects/{int:project_id}/presets", response={200: list[PresetOut], **PROBLEMS})
-def list_presets(request: HttpRequest, project_id: int) -> QuerySet[StylePreset]:
+def list_presets(request: SignedInRequest, project_id: int) -> QuerySet[StylePreset]:
     return project_for(request.user, project_id).presets.all()
 
 
 @router.post("/projects/{int:project_id}/presets", response={201: PresetOut, **PROBLEMS})
-def create_preset(request: HttpRequest, project_id: int, body: PresetIn) -> tuple[int, StylePreset]:
+def create_preset(request: SignedInRequest, project_id: int, body: PresetIn) -> Status[StylePreset]:
     fields = body.dict(exclude={"name", "kind"})
-    return 201, services.create_preset(
+    preset = services.create_preset(
         user=request.user,
         project_id=project_id,
         name=body.name,
         kind=body.kind,
         preset=services.PresetInput(**fields),
     )
+    return Status(201, preset)
 
 
 @router.get("/presets/{int:preset_id}", response={200: PresetOut, **PROBLEMS})
-def get_preset(request: HttpRequest, preset_id: int) -> StylePreset:
+def get_preset(request: SignedInRequest, preset_id: int) -> StylePreset:
     return services.preset_for(request.user, preset_id)
 
 
 @router.patch("/presets/{int:preset_id}", response={200: PresetOut, **PROBLEMS})
-def change_preset(request: HttpRequest, preset_id: int, body: PresetPatch) -> StylePreset:
+def change_preset(request: SignedInRequest, preset_id: int, body: PresetPatch) -> StylePreset:
     preset = services.preset_for(request.user, preset_id)
     current = replace(services.input_of(preset.current), note="")
     changed = {name: value for name, value in body.dict().items() if value is not None}
@@ -87,5 +88,5 @@ def change_preset(request: HttpRequest, preset_id: int, body: PresetPatch) -> St
 
 
 @router.get("/presets/{int:preset_id}/versions", response={200: list[VersionOut], **PROBLEMS})
-def list_preset_versions(request: HttpRequest, preset_id: int) -> QuerySet[StylePresetVersion]:
+def list_preset_versions(request: SignedInRequest, preset_id: int) -> QuerySet[StylePresetVersion]:
     return services.preset_for(request.user, preset_id).versions.all()

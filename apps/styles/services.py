@@ -14,10 +14,19 @@ from apps.projects.models import Project
 from apps.projects.policies import Act, not_found, project_for, require
 from apps.styles.models import Kind, StylePreset, StylePresetVersion
 
+# Word for word what the model that ships was taught with (a test holds the two together).
 STANDARD_INSTRUCTIONS = {
-    Kind.NEWS: "Report plainly. Lead with what happened, then details and a quote. Keep every fact exact.",
-    Kind.FICTION: "Tell a scene with people, place and speech. Show rather than explain.",
-    Kind.MARKETING: "Open with the benefit, make the offer concrete, end with a call to action.",
+    Kind.NEWS: (
+        "Write a news report: the lead says what happened, the body gives the facts in order, one quote, "
+        "a short close. Plain words, no opinion."
+    ),
+    Kind.FICTION: (
+        "Write a scene: a place, a person, something that happens. Sensory detail and dialogue. "
+        "Show, do not explain."
+    ),
+    Kind.MARKETING: (
+        "Write promotional copy: a hook, the benefits, a call to action. Speak to the reader as you."
+    ),
 }
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0, 2),
@@ -54,9 +63,7 @@ class PresetInput:
 
 
 @transaction.atomic
-def create_preset(
-    *, user: User, project_id: int, name: str, kind: str, preset: PresetInput
-) -> StylePreset:
+def create_preset(*, user: User, project_id: int, name: str, kind: str, preset: PresetInput) -> StylePreset:
     project = project_for(user, project_id, Act.STYLE)
     if kind not in Kind.values:
         raise Invalid("unknown_kind", _("Choose news, fiction, marketing or an own style."), field="kind")

@@ -23,7 +23,11 @@ def main() -> int:
         rows = import_module(f"bench.{name}").measure()
         path = form.keep(name, rows)
         missed += sum(not row.holds for row in rows)
-        print(json.dumps([asdict(row) for row in rows]) if options.json else f"{name}\n{form.table(rows)}\n{path.name} kept\n")
+        print(
+            json.dumps([asdict(row) for row in rows])
+            if options.json
+            else f"{name}\n{form.table(rows)}\n{path.name} kept\n"
+        )
     return 1 if missed else 0
 
 

@@ -8,13 +8,16 @@ from statistics import median
 
 from bench.form import Row
 from inference import Engine, Request, Sampling
+from inference.chat import Message
 from inference.tiny import MODEL_DIR
 
 NUM_DRAFTS = 8
 ROUNDS = 5
 MAX_SHARE = 0.7
 _SYSTEM = "Style: news"
-_BRIEF = "Subject: Opening of the riverside library\nMust say:\n- the doors open on {day} May\nLength: 100 words"
+_BRIEF = (
+    "Subject: Opening of the riverside library\nMust say:\n- the doors open on {day} May\nLength: 100 words"
+)
 
 
 def measure() -> list[Row]:
@@ -50,7 +53,8 @@ def measure() -> list[Row]:
 def _write_together(engine: Engine, num_drafts: int, *, round_: int, first: int = 0) -> float:
     """Seconds from the first request to the end of the last draft."""
     threads = [
-        threading.Thread(target=_write, args=(engine, f"{round_}.{first + i}", first + i)) for i in range(num_drafts)
+        threading.Thread(target=_write, args=(engine, f"{round_}.{first + i}", first + i))
+        for i in range(num_drafts)
     ]
     started = time.perf_counter()
     for thread in threads:
@@ -61,7 +65,7 @@ def _write_together(engine: Engine, num_drafts: int, *, round_: int, first: int 
 
 
 def _write(engine: Engine, name: str, number: int) -> None:
-    messages = (
+    messages: tuple[Message, ...] = (
         {"role": "system", "text": _SYSTEM},
         {"role": "user", "text": _BRIEF.format(day=number + 1)},
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from celery import shared_task
 from celery.signals import worker_ready
 from celery.worker.consumer import Consumer
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import DatabaseError, connection
 
 from apps.common import leases
 from apps.common.errors import GalleyError
@@ -45,7 +45,6 @@ WORKER_NAME = f"{socket.gethostname()}.{os.getpid()}"
 @shared_task(name=WRITE_DRAFTS, ignore_result=True)
 def write_drafts(job_id: int) -> None:
     """Doorbell: write the next runnable draft, which need not be the one that rang."""
-    close_old_connections()
     job = Job.objects.claim_next(worker=WORKER_NAME)
     if job is None:
         return

@@ -5,7 +5,6 @@ from datetime import datetime, time, timedelta
 
 from celery import current_app, shared_task
 from django.conf import settings
-from django.db import close_old_connections
 from django.utils import timezone
 
 from apps.common.tasks import TRAIN, WRITE_DRAFTS
@@ -26,7 +25,6 @@ NIGHT_WINDOW = timedelta(hours=6)
 @shared_task(name="sweeper.sweep", ignore_result=True)
 def sweep() -> None:
     """Every 5 s, from beat: that it arrives at all is beat's own sign of life."""
-    close_old_connections()
     report(name="beat", role="beat", info={})
     reaped = reap_expired(), reap_expired_runs()
     if any(reaped):
@@ -39,7 +37,6 @@ def sweep() -> None:
 @shared_task(name="sweeper.nightly", ignore_result=True)
 def nightly() -> None:
     """Every minute, from beat: start the night of each project once its hour has come."""
-    close_old_connections()
     now = timezone.localtime()
     if not is_night(now):
         return

@@ -11,7 +11,6 @@ from typing import Any
 
 from celery import shared_task
 from django.conf import settings
-from django.db import close_old_connections
 
 from apps.common.errors import GalleyError
 from apps.common.leases import ClockTimestamp, JobState, LeaseLost
@@ -50,7 +49,6 @@ class Left(Exception):
 @shared_task(name=TRAIN, ignore_result=True)
 def train(run_id: int) -> None:
     """Doorbell: train the next queued run."""
-    close_old_connections()
     run = Run.objects.claim_next(worker=WORKER_NAME)
     if run is None:
         return
@@ -110,11 +108,11 @@ def _prepare(run: Run, dataset: Dataset, base: Path, folder: Path) -> None:
     artifacts.fetch(dataset.train_file_id, folder / "train.jsonl")
     artifacts.fetch(dataset.heldout_file_id, folder / "heldout.jsonl")
     config = {
+        **run.config,
         "model_dir": str(base),
         # An adapter is bound to the very file that drafts are written with.
         "base_sha256": _running_model().sha256,
         "num_threads": settings.GALLEY_TRAINING_THREADS,
-        **run.config,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
 
@@ -140,9 +138,9 @@ def _follow(run: Run, *arguments: str) -> tuple[int, Record]:
                     last = event
                 if _record(run, event) or presence.is_stopping():
                     process.terminate()
-        except LeaseLost:
-            process.kill()
-            raise
+            process.wait()
+        finally:
+            process.kill()  # whatever went wrong here, nobody would follow it any more
     return process.returncode, last
 
 

@@ -49,5 +49,3 @@ class ApiToken(models.Model):
 
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
-
-

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import UTC
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
@@ -19,8 +20,11 @@ def record(
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CHAIN_LOCK])
+            cursor.execute("SELECT clock_timestamp()")
+            (now,) = cursor.fetchone()
         last = AuditEvent.objects.order_by("-id").values_list("hash", flat=True).first()
         event = AuditEvent(
+            at=now,
             actor_id=actor.pk if actor else None,
             action=action,
             object_type=obj._meta.model_name or "",
@@ -38,6 +42,7 @@ def chain_hash(event: AuditEvent) -> str:
     """SHA-256 over the previous hash and the row's own facts in canonical JSON."""
     facts = [
         event.previous_hash,
+        event.at.astimezone(UTC).isoformat(),
         event.actor_id,
         event.action,
         event.object_type,

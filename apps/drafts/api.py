@@ -4,10 +4,11 @@ import json
 from collections.abc import AsyncIterator
 from datetime import datetime
 
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import StreamingHttpResponse
 from django.utils.translation import gettext as _
-from ninja import Router, Schema
+from ninja import Router, Schema, Status
 
+from apps.accounts.http import SignedInRequest
 from apps.common.api import PROBLEMS
 from apps.common.errors import Invalid
 from apps.drafts import services, stream
@@ -93,7 +94,7 @@ class DraftOut(Schema):
 
 
 @router.post("/briefs/{int:brief_id}/drafts", response={202: WriteOut, **PROBLEMS})
-def request_drafts(request: HttpRequest, brief_id: int, body: WriteIn) -> tuple[int, dict[str, object]]:
+def request_drafts(request: SignedInRequest, brief_id: int, body: WriteIn) -> Status[dict[str, object]]:
     """Queue drafts; the same `client_request_id` gives the same drafts again."""
     queued = services.request_drafts(user=request.user, brief_id=brief_id, **body.dict())
     drafts = [
@@ -106,25 +107,25 @@ def request_drafts(request: HttpRequest, brief_id: int, body: WriteIn) -> tuple[
         }
         for draft in queued.drafts.order_by("candidate")
     ]
-    return 202, {"request_id": queued.pk, "drafts": drafts}
+    return Status(202, {"request_id": queued.pk, "drafts": drafts})
 
 
 @router.get("/briefs/{int:brief_id}/drafts", response={200: list[DraftOut], **PROBLEMS})
-def list_drafts(request: HttpRequest, brief_id: int) -> list[Draft]:
+def list_drafts(request: SignedInRequest, brief_id: int) -> list[Draft]:
     brief = brief_for(request.user, brief_id)
     return list(brief.drafts.select_related("job", "preset_version", "release"))
 
 
 @router.get("/drafts/{int:draft_id}", response={200: DraftOut, **PROBLEMS})
-def get_draft(request: HttpRequest, draft_id: int) -> Draft:
+def get_draft(request: SignedInRequest, draft_id: int) -> Draft:
     return services.draft_for(request.user, draft_id)
 
 
 @router.get("/drafts/{int:draft_id}/events", response={200: str, **PROBLEMS})
-def draft_events(request: HttpRequest, draft_id: int, after: str = "0") -> StreamingHttpResponse:
+def draft_events(request: SignedInRequest, draft_id: int, after: str = "0") -> StreamingHttpResponse:
     """Server-sent events after the cursor: `chunk`, `state`, `reset`, `ping`; ends with the draft."""
     services.draft_for(request.user, draft_id, Act.READ)
-    cursor = parse_cursor(f"after={request.headers.get('Last-Event-ID') or after}")
+    cursor = parse_cursor(request.headers.get("Last-Event-ID") or after)
     if cursor is None:
         raise Invalid("bad_cursor", _("The cursor is a whole number from 0 on."), field="after")
     response = StreamingHttpResponse(_event_lines(draft_id, cursor), content_type="text/event-stream")
@@ -141,11 +142,11 @@ async def _event_lines(draft_id: int, cursor: int) -> AsyncIterator[str]:
 
 
 @router.post("/drafts/{int:draft_id}/cancel", response={200: DraftOut, **PROBLEMS})
-def cancel_draft(request: HttpRequest, draft_id: int) -> Draft:
+def cancel_draft(request: SignedInRequest, draft_id: int) -> Draft:
     services.cancel_draft(user=request.user, draft_id=draft_id)
     return services.draft_for(request.user, draft_id)
 
 
 @router.patch("/drafts/{int:draft_id}", response={200: DraftOut, **PROBLEMS})
-def edit_draft(request: HttpRequest, draft_id: int, body: EditIn) -> Draft:
+def edit_draft(request: SignedInRequest, draft_id: int, body: EditIn) -> Draft:
     return services.edit_draft(user=request.user, draft_id=draft_id, **body.dict())

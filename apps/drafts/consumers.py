@@ -28,7 +28,8 @@ class DraftConsumer(AsyncJsonWebsocketConsumer):
         self.following: asyncio.Task[None] | None = None
         self.wake = asyncio.Event()
         await self.accept()  # a refused handshake carries no close code to the browser
-        cursor = parse_cursor(self.scope["query_string"].decode("latin-1"))
+        query = parse_qs(self.scope["query_string"].decode("latin-1"))
+        cursor = parse_cursor(query.get("after", ["0"])[0])
         if cursor is None:
             return await self.close(CLOSE_BAD_CURSOR)
         if not await self._may_read():
@@ -41,7 +42,9 @@ class DraftConsumer(AsyncJsonWebsocketConsumer):
             self.following.cancel()
         await self.channel_layer.group_discard(stream.group_name(self.draft_id), self.channel_name)
 
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **_: object) -> None:
+    async def receive(
+        self, text_data: str | None = None, bytes_data: bytes | None = None, **_: object
+    ) -> None:
         await self.close(CLOSE_MISUSED)
 
     async def draft_changed(self, _event: dict[str, object]) -> None:
@@ -70,9 +73,8 @@ class DraftConsumer(AsyncJsonWebsocketConsumer):
         return ApiToken.objects.user_for(secret) if scheme.lower() == "bearer" else None
 
 
-def parse_cursor(query: str) -> int | None:
-    """The `after` of a query string, clamped; None for something that is no cursor."""
-    value = parse_qs(query).get("after", ["0"])[0]
+def parse_cursor(value: str) -> int | None:
+    """The number of the last chunk seen, clamped; None for something that is no cursor."""
     if not value.isascii() or not value.isdigit():
         return None
     return min(int(value[:20]), MAX_CURSOR)

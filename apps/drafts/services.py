@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -11,7 +12,7 @@ from django.utils.translation import gettext as _
 from apps.accounts.models import User
 from apps.audit.services import record
 from apps.common.errors import Busy, Conflict, Invalid
-from apps.common.leases import MAX_ATTEMPTS, MAX_DEATHS, ClockTimestamp, JobState, require_held
+from apps.common.leases import MAX_DEATHS, ClockTimestamp, JobState, require_held
 from apps.common.tasks import WRITE_DRAFTS, ring_on_commit
 from apps.common.text import clean_line, clean_text, sha256
 from apps.drafts.models import (
@@ -238,9 +239,11 @@ def fail_draft(*, job: Job, reason: str) -> Draft:
 
 
 @transaction.atomic
-def hand_back(*, job: Job, died: bool = False) -> None:
-    """Return a claimed job to the queue: on shutdown, or because the engine died under it."""
+def hand_back(*, job: Job, died: bool = False, retry_after_s: float = 0) -> None:
+    """Return a claimed job to the queue: on shutdown, or because the engine is busy or died under it."""
     require_held(job)
+    if retry_after_s:
+        require_held(job, run_at=ClockTimestamp() + timedelta(seconds=retry_after_s))
     _release(job, died=died)
 
 
@@ -259,7 +262,7 @@ def _release(job: Job, *, died: bool) -> None:
     deaths = job.deaths + int(died)
     if job.cancel_requested_at:
         return _give_up(job, state=JobState.CANCELLED, reason="stopped", deaths=deaths)
-    if deaths >= MAX_DEATHS or job.attempt >= MAX_ATTEMPTS:
+    if deaths >= MAX_DEATHS:
         return _give_up(job, state=JobState.FAILED, reason="poison", deaths=deaths)
     require_held(job, state=JobState.QUEUED, lease_until=None, deaths=deaths)
     Draft.objects.filter(pk=job.draft_id, state=DraftState.WRITING).update(state=DraftState.QUEUED)

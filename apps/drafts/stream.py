@@ -106,7 +106,8 @@ def _read(draft_id: int, attempt: int, cursor: int) -> tuple[Message, list[Messa
     chunks = Chunk.objects.filter(
         draft_id=draft_id, attempt=draft.attempt, seq__gt=cursor, seq__lte=draft.last_seq
     )
-    return snapshot(draft), list(chunks.order_by("seq").values("seq", "text")[:PAGE])
+    rows = chunks.order_by("seq").values_list("seq", "text")[:PAGE]
+    return snapshot(draft), [{"seq": seq, "text": text} for seq, text in rows]
 
 
 def snapshot(draft: Draft) -> Message:

@@ -3,9 +3,9 @@
 from datetime import datetime
 
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from ninja import Field, Router, Schema
+from ninja import Field, Router, Schema, Status
 
+from apps.accounts.http import SignedInRequest
 from apps.common.api import PROBLEMS
 from apps.projects import services
 from apps.projects.models import Brief, Membership, Project
@@ -67,51 +67,51 @@ class BriefOut(Schema):
 
 
 @router.get("/projects", response={200: list[ProjectOut], **PROBLEMS})
-def list_projects(request: HttpRequest) -> QuerySet[Project]:
+def list_projects(request: SignedInRequest) -> QuerySet[Project]:
     return Project.objects.for_user(request.user)
 
 
 @router.post("/projects", response={201: ProjectOut, **PROBLEMS})
-def create_project(request: HttpRequest, body: ProjectIn) -> tuple[int, Project]:
-    return 201, services.create_project(user=request.user, **body.dict())
+def create_project(request: SignedInRequest, body: ProjectIn) -> Status[Project]:
+    return Status(201, services.create_project(user=request.user, **body.dict()))
 
 
 @router.get("/projects/{int:project_id}", response={200: ProjectOut, **PROBLEMS})
-def get_project(request: HttpRequest, project_id: int) -> Project:
+def get_project(request: SignedInRequest, project_id: int) -> Project:
     return project_for(request.user, project_id)
 
 
 @router.get("/projects/{int:project_id}/members", response={200: list[MemberOut], **PROBLEMS})
-def list_members(request: HttpRequest, project_id: int) -> QuerySet[Membership]:
+def list_members(request: SignedInRequest, project_id: int) -> QuerySet[Membership]:
     return project_for(request.user, project_id).memberships.select_related("user").order_by("pk")
 
 
 @router.post("/projects/{int:project_id}/members", response={200: MemberOut, **PROBLEMS})
-def set_member(request: HttpRequest, project_id: int, body: MemberIn) -> Membership:
+def set_member(request: SignedInRequest, project_id: int, body: MemberIn) -> Membership:
     return services.set_member(user=request.user, project_id=project_id, **body.dict())
 
 
 @router.delete("/projects/{int:project_id}/members/{int:member_id}", response={204: None, **PROBLEMS})
-def remove_member(request: HttpRequest, project_id: int, member_id: int) -> tuple[int, None]:
+def remove_member(request: SignedInRequest, project_id: int, member_id: int) -> Status[None]:
     services.remove_member(user=request.user, project_id=project_id, member_id=member_id)
-    return 204, None
+    return Status(204, None)
 
 
 @router.get("/projects/{int:project_id}/briefs", response={200: list[BriefOut], **PROBLEMS})
-def list_briefs(request: HttpRequest, project_id: int) -> QuerySet[Brief]:
+def list_briefs(request: SignedInRequest, project_id: int) -> QuerySet[Brief]:
     return project_for(request.user, project_id).briefs.all()
 
 
 @router.post("/projects/{int:project_id}/briefs", response={201: BriefOut, **PROBLEMS})
-def create_brief(request: HttpRequest, project_id: int, body: BriefIn) -> tuple[int, Brief]:
-    return 201, services.create_brief(user=request.user, project_id=project_id, brief=body.to_input())
+def create_brief(request: SignedInRequest, project_id: int, body: BriefIn) -> Status[Brief]:
+    return Status(201, services.create_brief(user=request.user, project_id=project_id, brief=body.to_input()))
 
 
 @router.get("/briefs/{int:brief_id}", response={200: BriefOut, **PROBLEMS})
-def get_brief(request: HttpRequest, brief_id: int) -> Brief:
+def get_brief(request: SignedInRequest, brief_id: int) -> Brief:
     return services.brief_for(request.user, brief_id)
 
 
 @router.put("/briefs/{int:brief_id}", response={200: BriefOut, **PROBLEMS})
-def update_brief(request: HttpRequest, brief_id: int, body: BriefIn) -> Brief:
+def update_brief(request: SignedInRequest, brief_id: int, body: BriefIn) -> Brief:
     return services.update_brief(user=request.user, brief_id=brief_id, brief=body.to_input())

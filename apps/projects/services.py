@@ -42,7 +42,8 @@ def set_member(*, user: User, project_id: int, username: str, role: str) -> Memb
     project = project_for(user, project_id, Act.MANAGE)
     if role not in Role.values:
         raise Invalid("unknown_role", _("Choose admin, editor or reviewer."), field="role")
-    member = User.objects.filter(username=username.strip(), is_active=True).first()
+    username = clean_line(username, field="username", max_chars=150)
+    member = User.objects.filter(username=username, is_active=True).first()
     if member is None:
         raise Invalid("unknown_user", _("Nobody here has this user name."), field="username")
     if role != Role.ADMIN:
@@ -50,9 +51,7 @@ def set_member(*, user: User, project_id: int, username: str, role: str) -> Memb
     membership, _created = Membership.objects.update_or_create(
         project=project, user=member, defaults={"role": role}
     )
-    record(
-        actor=user, action="member.set", obj=membership, project_id=project.pk, user=member.pk, role=role
-    )
+    record(actor=user, action="member.set", obj=membership, project_id=project.pk, user=member.pk, role=role)
     return membership
 
 
@@ -107,7 +106,9 @@ class BriefInput:
 def _clean_items(items: tuple[str, ...], *, field: str, max_chars: int) -> tuple[str, ...]:
     cleaned = tuple(line for item in items if (line := clean_line(item, field=field, max_chars=max_chars)))
     if len(cleaned) > MAX_FACTS:
-        raise Invalid("too_many_items", _("At most %(max)s lines fit here.") % {"max": MAX_FACTS}, field=field)
+        raise Invalid(
+            "too_many_items", _("At most %(max)s lines fit here.") % {"max": MAX_FACTS}, field=field
+        )
     return cleaned
 
 

@@ -10,6 +10,9 @@ from django.utils.translation import gettext as _
 
 LENGTH_TOLERANCE = 0.25
 
+# Scripts that write no spaces count by the character.
+_WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
@@ -41,7 +44,7 @@ def share_of_facts_kept(text: str, must_say: Sequence[str]) -> float:
 
 def missing_facts(text: str, must_say: Sequence[str]) -> list[str]:
     body = _normalised(text)
-    return [fact for fact in must_say if _normalised(fact).strip() not in body]
+    return [fact for fact in must_say if not _says(body, fact)]
 
 
 def _facts_kept(text: str, must_say: Sequence[str]) -> Check:
@@ -54,7 +57,7 @@ def _facts_kept(text: str, must_say: Sequence[str]) -> Check:
 
 def _banned_terms(text: str, must_not_say: Sequence[str]) -> Check:
     body = _normalised(text)
-    found = [term for term in must_not_say if (words := _normalised(term).strip()) and f" {words} " in body]
+    found = [term for term in must_not_say if _normalised(term).strip() and _says(body, term)]
     detail = _("Found: %(terms)s") % {"terms": ", ".join(found)} if found else _("None found")
     return Check(name="banned", label=_("Must-not-say terms"), passed=not found, detail=detail)
 
@@ -75,8 +78,13 @@ def _repetition(text: str) -> Check:
     return Check(name="repetition", label=_("Repeated sentences"), passed=not repeated, detail=detail)
 
 
+def _says(body: str, phrase: str) -> bool:
+    """Whole words only: "14 May" does not say "4 May". A phrase without words is always said."""
+    words = _normalised(phrase)
+    return words in body or not words.strip()
+
+
 def _normalised(text: str) -> str:
-    """Words in lower case with single spaces around them, so that terms match whole words."""
+    """Words in lower case with single spaces around them, so that phrases match whole words."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    words = re.findall(r"\w+", folded)
-    return f" {' '.join(words)} "
+    return f" {' '.join(_WORD.findall(folded))} "

@@ -3,9 +3,9 @@
 from datetime import datetime
 
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from ninja import Router, Schema
+from ninja import Router, Schema, Status
 
+from apps.accounts.http import SignedInRequest
 from apps.common.api import PROBLEMS
 from apps.reviews import services
 from apps.reviews.models import Comment, Decision, Review
@@ -67,50 +67,50 @@ class CommentOut(Schema):
 
 
 @router.post("/drafts/{int:draft_id}/submit", response={201: ReviewOut, **PROBLEMS})
-def submit_draft(request: HttpRequest, draft_id: int, body: SubmitIn | None = None) -> tuple[int, Review]:
+def submit_draft(request: SignedInRequest, draft_id: int, body: SubmitIn | None = None) -> Status[Review]:
     revision = body.revision if body else None
-    return 201, services.submit_draft(user=request.user, draft_id=draft_id, revision=revision)
+    return Status(201, services.submit_draft(user=request.user, draft_id=draft_id, revision=revision))
 
 
 @router.get("/reviews", response={200: list[ReviewOut], **PROBLEMS})
-def list_reviews(request: HttpRequest, project_id: int | None = None) -> QuerySet[Review]:
+def list_reviews(request: SignedInRequest, project_id: int | None = None) -> QuerySet[Review]:
     """Everything that waits for a decision in the caller's projects, oldest first."""
     reviews = Review.objects.for_user(request.user).waiting()
     return reviews.filter(draft__brief__project_id=project_id) if project_id else reviews
 
 
 @router.post("/reviews/claim", response={200: ReviewOut, 204: None, **PROBLEMS})
-def claim_review(request: HttpRequest, body: ClaimIn | None = None) -> tuple[int, Review | None]:
+def claim_review(request: SignedInRequest, body: ClaimIn | None = None) -> Status[Review | None]:
     """Take the oldest review that the caller may decide, or the one named; 204 when none waits."""
     if body and body.review_id:
-        return 200, services.claim_review(user=request.user, review_id=body.review_id)
+        return Status(200, services.claim_review(user=request.user, review_id=body.review_id))
     review = services.claim_next(user=request.user, project_id=body.project_id if body else None)
-    return (200, review) if review else (204, None)
+    return Status(200, review) if review else Status(204, None)
 
 
 @router.get("/reviews/{int:review_id}", response={200: ReviewOut, **PROBLEMS})
-def get_review(request: HttpRequest, review_id: int) -> Review:
+def get_review(request: SignedInRequest, review_id: int) -> Review:
     return services.review_for(request.user, review_id)
 
 
 @router.post("/reviews/{int:review_id}/release", response={204: None, **PROBLEMS})
-def release_review(request: HttpRequest, review_id: int) -> tuple[int, None]:
+def release_review(request: SignedInRequest, review_id: int) -> Status[None]:
     services.release_review(user=request.user, review_id=review_id)
-    return 204, None
+    return Status(204, None)
 
 
 @router.get("/reviews/{int:review_id}/comments", response={200: list[CommentOut], **PROBLEMS})
-def list_comments(request: HttpRequest, review_id: int) -> QuerySet[Comment]:
+def list_comments(request: SignedInRequest, review_id: int) -> QuerySet[Comment]:
     return services.review_for(request.user, review_id).comments.all()
 
 
 @router.post("/reviews/{int:review_id}/comments", response={201: CommentOut, **PROBLEMS})
-def add_comment(request: HttpRequest, review_id: int, body: CommentIn) -> tuple[int, Comment]:
-    return 201, services.add_comment(user=request.user, review_id=review_id, text=body.text)
+def add_comment(request: SignedInRequest, review_id: int, body: CommentIn) -> Status[Comment]:
+    return Status(201, services.add_comment(user=request.user, review_id=review_id, text=body.text))
 
 
 @router.post("/reviews/{int:review_id}/decision", response={201: DecisionOut, **PROBLEMS})
-def decide(request: HttpRequest, review_id: int, body: DecisionIn) -> tuple[int, Decision]:
+def decide(request: SignedInRequest, review_id: int, body: DecisionIn) -> Status[Decision]:
     fields = body.dict() | {"reasons": tuple(body.reasons)}
     decision = services.DecisionInput(**fields)
-    return 201, services.decide(user=request.user, review_id=review_id, decision=decision)
+    return Status(201, services.decide(user=request.user, review_id=review_id, decision=decision))

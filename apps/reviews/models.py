@@ -46,6 +46,9 @@ class ReviewQuerySet(models.QuerySet["Review"]):
         return self.waiting().filter(free).exclude(author=user).exclude(submitted_by=user)
 
 
+_SUBMITTED = pgtrigger.UpdateOf("text", "content_sha256", "author_id", "round")  # type: ignore[no-untyped-call]
+
+
 class Review(models.Model):
     """One round. `author` is copied from the draft so that the database can refuse a self-review."""
 
@@ -75,7 +78,7 @@ class Review(models.Model):
         triggers = [
             pgtrigger.Protect(
                 name="submitted_text_never_changes",
-                operation=pgtrigger.UpdateOf("text", "content_sha256", "author_id", "round"),
+                operation=_SUBMITTED,
             )
         ]
 
@@ -100,9 +103,7 @@ class Decision(models.Model):
     class Meta:
         ordering = ["-decided_at"]
         constraints = [
-            models.CheckConstraint(
-                condition=~Q(decided_by=F("author")), name="nobody_decides_on_own_draft"
-            ),
+            models.CheckConstraint(condition=~Q(decided_by=F("author")), name="nobody_decides_on_own_draft"),
             models.CheckConstraint(
                 condition=~Q(decision=DecisionKind.REJECT) | ~Q(reasons=[]), name="rejection_has_reason"
             ),

@@ -36,12 +36,10 @@ def submit_draft(*, user: User, draft_id: int, revision: int | None = None) -> R
     if draft.state == DraftState.IN_REVIEW:
         raise Conflict("already_submitted", _("This draft is in review already."))
     if draft.state not in EDITABLE_STATES or revision not in (None, draft.revision):
-        refuse_stale(draft, revision or draft.revision)
+        refuse_stale(draft, draft.revision if revision is None else revision)
     if not draft.text.strip():
         raise Invalid("empty", _("There is no text to review yet."), field="text")
-    Draft.objects.filter(pk=draft.pk).update(
-        state=DraftState.IN_REVIEW, content_sha256=sha256(draft.text)
-    )
+    Draft.objects.filter(pk=draft.pk).update(state=DraftState.IN_REVIEW, content_sha256=sha256(draft.text))
     review = Review.objects.create(
         draft=draft,
         round=draft.reviews.count() + 1,
@@ -89,9 +87,7 @@ def claim_review(*, user: User, review_id: int) -> Review:
 
 
 def _claim(review: Review, user: User) -> Review:
-    Review.objects.filter(pk=review.pk).update(
-        claimed_by=user, claim_expires_at=ClockTimestamp() + CLAIM
-    )
+    Review.objects.filter(pk=review.pk).update(claimed_by=user, claim_expires_at=ClockTimestamp() + CLAIM)
     review.refresh_from_db()
     return review
 
@@ -113,9 +109,7 @@ def add_comment(*, user: User, review_id: int, text: str) -> Comment:
     review = review_for(user, review_id, Act.READ)
     text = clean_text(text, field="text", max_chars=4000, required=True)
     comment = Comment.objects.create(review=review, author=user, text=text)
-    record(
-        actor=user, action="review.commented", obj=review, project_id=review.draft.brief.project_id
-    )
+    record(actor=user, action="review.commented", obj=review, project_id=review.draft.brief.project_id)
     return comment
 
 

@@ -68,9 +68,9 @@ def review_page(request: SignedInRequest, review_id: int) -> HttpResponse:
     form = DecisionForm(request.POST)
     if form.is_valid():
         with refusals_on(form):
-            row = services.decide(user=request.user, review_id=review.pk, decision=form.to_input())
-            label = {"decision": row.get_decision_display(), "subject": review.draft.brief.subject}
-            messages.success(request, _("%(decision)s: %(subject)s") % label)
+            services.decide(user=request.user, review_id=review.pk, decision=form.to_input())
+            subject = review.draft.brief.subject
+            messages.success(request, _("Your decision is kept: %(subject)s") % {"subject": subject})
             return redirect("reviews:queue")
     return _page(request, review, form, status=400)
 

@@ -6,7 +6,17 @@ from apps.tuning.models import Adapter, Dataset, NightlyRun, Release, Run, Sampl
 
 @admin.register(Run)
 class RunAdmin(ReadOnlyAdmin):
-    list_display = ("id", "project", "state", "phase", "reason", "step", "num_steps", "created_by", "created_at")
+    list_display = (
+        "id",
+        "project",
+        "state",
+        "phase",
+        "reason",
+        "step",
+        "num_steps",
+        "created_by",
+        "created_at",
+    )
     list_filter = ("state",)
 
 

@@ -4,9 +4,9 @@ from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from ninja import Router, Schema
+from ninja import Router, Schema, Status
 
+from apps.accounts.http import SignedInRequest
 from apps.common.api import PROBLEMS
 from apps.projects.policies import Act, project_for
 from apps.tuning import selectors, services
@@ -93,46 +93,46 @@ class RollbackIn(Schema):
 
 
 @router.get("/training/runs", response={200: list[RunOut], **PROBLEMS})
-def list_runs(request: HttpRequest, project_id: int) -> QuerySet[Run]:
+def list_runs(request: SignedInRequest, project_id: int) -> QuerySet[Run]:
     return project_for(request.user, project_id).runs.all()
 
 
 @router.post("/training/runs", response={201: RunOut, **PROBLEMS})
-def start_run(request: HttpRequest, body: RunIn) -> tuple[int, Run]:
-    return 201, services.start_run(user=request.user, **body.dict())
+def start_run(request: SignedInRequest, body: RunIn) -> Status[Run]:
+    return Status(201, services.start_run(user=request.user, **body.dict()))
 
 
 @router.get("/training/runs/{int:run_id}", response={200: RunDetail, **PROBLEMS})
-def get_run(request: HttpRequest, run_id: int) -> Run:
+def get_run(request: SignedInRequest, run_id: int) -> Run:
     return services.run_for(request.user, run_id)
 
 
 @router.post("/training/runs/{int:run_id}/stop", response={200: RunOut, **PROBLEMS})
-def stop_run(request: HttpRequest, run_id: int) -> Run:
+def stop_run(request: SignedInRequest, run_id: int) -> Run:
     return services.stop_run(user=request.user, run_id=run_id)
 
 
 @router.post("/training/runs/{int:run_id}/resume", response={200: RunOut, **PROBLEMS})
-def resume_run(request: HttpRequest, run_id: int) -> Run:
+def resume_run(request: SignedInRequest, run_id: int) -> Run:
     return services.resume_run(user=request.user, run_id=run_id)
 
 
 @router.get("/adapters", response={200: list[AdapterOut], **PROBLEMS})
-def list_adapters(request: HttpRequest, project_id: int) -> QuerySet[Adapter]:
+def list_adapters(request: SignedInRequest, project_id: int) -> QuerySet[Adapter]:
     return selectors.adapters_of(project_for(request.user, project_id))
 
 
 @router.post("/adapters/{int:adapter_id}/promote", response={201: ReleaseOut, **PROBLEMS})
-def promote(request: HttpRequest, adapter_id: int) -> tuple[int, Release]:
-    return 201, services.promote(user=request.user, adapter_id=adapter_id)
+def promote(request: SignedInRequest, adapter_id: int) -> Status[Release]:
+    return Status(201, services.promote(user=request.user, adapter_id=adapter_id))
 
 
 @router.get("/releases", response={200: list[ReleaseOut], **PROBLEMS})
-def list_releases(request: HttpRequest, project_id: int) -> QuerySet[Release]:
+def list_releases(request: SignedInRequest, project_id: int) -> QuerySet[Release]:
     """Newest first: the first one is live. An empty list means that the base model is."""
     return project_for(request.user, project_id, Act.READ).releases.select_related("adapter")
 
 
 @router.post("/releases/rollback", response={201: ReleaseOut, **PROBLEMS})
-def roll_back(request: HttpRequest, body: RollbackIn) -> tuple[int, Release]:
-    return 201, services.roll_back(user=request.user, project_id=body.project_id)
+def roll_back(request: SignedInRequest, body: RollbackIn) -> Status[Release]:
+    return Status(201, services.roll_back(user=request.user, project_id=body.project_id))

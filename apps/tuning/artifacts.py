@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from threading import get_ident
 
 from django.core.files.base import File
 from django.core.files.storage import storages
@@ -35,8 +36,11 @@ def fetch(sha256: str, target: Path) -> Path:
     if target.exists() and _digest(target) == sha256:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    with storages["artifacts"].open(_name(sha256)) as source, partial.open("wb") as sink:
+    partial = target.with_name(f".{target.name}.{os.getpid()}.{get_ident()}.part")
+    storage, name = storages["artifacts"], _name(sha256)
+    if not storage.exists(name):
+        raise GalleyError("artifact_missing", _("A file of the store is gone: %s") % sha256[:12])
+    with storage.open(name) as source, partial.open("wb") as sink:
         for block in iter(lambda: source.read(_BLOCK), b""):
             sink.write(block)
         sink.flush()

@@ -43,7 +43,10 @@ class Sample(models.Model):
     class Meta:
         ordering = ["pk"]
         triggers = [
-            pgtrigger.Protect(name="split_never_changes", operation=pgtrigger.UpdateOf("split", "decision_id"))
+            pgtrigger.Protect(
+                name="split_never_changes",
+                operation=pgtrigger.UpdateOf("split", "decision_id"),  # type: ignore[no-untyped-call]
+            )
         ]
 
     def __str__(self) -> str:
@@ -117,6 +120,7 @@ class Metric(models.Model):
 
     class Meta:
         ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["run", "kind", "step"], name="metric_once_per_step")]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.step} of run {self.run_id}"
@@ -137,9 +141,7 @@ class Adapter(models.Model):
 
     class Meta:
         ordering = ["-version"]
-        constraints = [
-            models.UniqueConstraint(fields=["project", "version"], name="adapter_version_unique")
-        ]
+        constraints = [models.UniqueConstraint(fields=["project", "version"], name="adapter_version_unique")]
         triggers = [pgtrigger.Protect(name="adapter_never_changes", operation=pgtrigger.Update)]
 
     def __str__(self) -> str:

@@ -14,6 +14,8 @@ from apps.tuning.models import Adapter, Release, Run
 
 MIN_CHARS = 40
 MAX_CHARS = 12_000
+MIN_BRIEFS = 3
+"""The third brief is the first to be held back: with fewer the gate would have nothing to measure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +34,13 @@ class Usable:
 
     @property
     def is_enough(self) -> bool:
-        return len(self.decisions) >= settings.GALLEY_MIN_SAMPLES
+        return not self.num_missing
 
     @property
     def num_missing(self) -> int:
-        return max(0, settings.GALLEY_MIN_SAMPLES - len(self.decisions))
+        """Approved texts, or briefs that have one, still to come before a training makes sense."""
+        num_briefs = len({decision.review.draft.brief_id for decision in self.decisions})
+        return max(0, int(settings.GALLEY_MIN_SAMPLES) - len(self.decisions), MIN_BRIEFS - num_briefs)
 
 
 def usable_samples(project: Project) -> Usable:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from datetime import date
@@ -13,8 +14,8 @@ from django.utils.translation import gettext as _
 
 from apps.accounts.models import User
 from apps.audit.services import record
-from apps.common.errors import Conflict
-from apps.common.leases import LEASE, MAX_ATTEMPTS, MAX_DEATHS, ClockTimestamp, JobState, require_held
+from apps.common.errors import Conflict, Invalid
+from apps.common.leases import LEASE, MAX_DEATHS, ClockTimestamp, JobState, require_held
 from apps.common.tasks import TRAIN, ring_on_commit
 from apps.projects.models import Project
 from apps.projects.policies import Act, not_found, project_for, require
@@ -33,10 +34,15 @@ from apps.tuning.models import (
     Sample,
     Split,
 )
-from apps.tuning.selectors import live_release, usable_samples
+from apps.tuning.selectors import MIN_BRIEFS, live_release, usable_samples
 
 HELD_OUT_EVERY = 4
 """Every fourth brief is held back from training, for ever, so that the gate never sees known text."""
+TRAINING_OPTIONS = {
+    "seed", "rank", "alpha", "dropout", "learning_rate", "warmup_ratio", "weight_decay", "max_grad_norm",
+    "num_epochs", "batch_size", "gradient_accumulation", "max_tokens", "checkpoint_steps",
+}  # fmt: skip
+"""What an admin may choose. The recipe knows the ranges; where files are is not theirs to say."""
 
 
 # --- runs, people's side -----------------------------------------------------------------------
@@ -45,9 +51,18 @@ HELD_OUT_EVERY = 4
 @transaction.atomic
 def start_run(*, user: User, project_id: int, config: dict[str, Any] | None = None) -> Run:
     project = project_for(user, project_id, Act.TRAIN)
+    _refuse_unknown_options(config or {})
     run = _queue_run(project, created_by=user, config=config or {})
     record(actor=user, action="run.started", obj=run, project_id=project.pk)
     return run
+
+
+def _refuse_unknown_options(config: dict[str, Any]) -> None:
+    for name, value in config.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if name not in TRAINING_OPTIONS or not is_number:
+            message = _("%(name)s is no training option, or its value is no number.") % {"name": name[:64]}
+            raise Invalid("unknown_option", message, field="config")
 
 
 def _queue_run(project: Project, *, created_by: User | None, config: dict[str, Any]) -> Run:
@@ -55,8 +70,8 @@ def _queue_run(project: Project, *, created_by: User | None, config: dict[str, A
     if not usable.is_enough:
         raise Conflict(
             "no_samples",
-            _("%(num)s more approved drafts are needed before a training makes sense.")
-            % {"num": usable.num_missing},
+            _("%(num)s more approved drafts are needed, of at least %(briefs)s briefs in all.")
+            % {"num": usable.num_missing, "briefs": MIN_BRIEFS},
         )
     try:
         with transaction.atomic():
@@ -238,7 +253,9 @@ def record_progress(*, run: Run, metric: dict[str, Any] | None = None, **changes
     require_held(run, lease_until=ClockTimestamp() + LEASE, progress_at=ClockTimestamp(), **changes)
     if metric:
         values = {name: value for name, value in metric.items() if name not in ("kind", "step")}
-        Metric.objects.create(run=run, kind=metric["kind"], step=metric["step"], values=values)
+        row = Metric(run=run, kind=metric["kind"], step=metric["step"], values=values)
+        # A resumed run tells the steps since its checkpoint again, with the same figures.
+        Metric.objects.bulk_create([row], ignore_conflicts=True)
     return Run.objects.filter(pk=run.pk, cancel_requested_at__isnull=False).exists()
 
 
@@ -269,7 +286,7 @@ def reap_expired_runs() -> int:
         deaths = run.deaths + 1
         if run.cancel_requested_at:
             changes: dict[str, Any] = {"state": JobState.STOPPED, "reason": "stopped"}
-        elif deaths >= MAX_DEATHS or run.attempt >= MAX_ATTEMPTS:
+        elif deaths >= MAX_DEATHS:
             changes = {"state": JobState.FAILED, "reason": "lost", "finished_at": ClockTimestamp()}
         else:
             changes = {"state": JobState.QUEUED}
@@ -357,9 +374,7 @@ def roll_back(*, user: User, project_id: int) -> Release:
         restores=target,
         created_by=user,
     )
-    record(
-        actor=user, action="release.rolled_back", obj=release, project_id=project.pk, live=release.label
-    )
+    record(actor=user, action="release.rolled_back", obj=release, project_id=project.pk, live=release.label)
     return release
 
 

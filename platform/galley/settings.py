@@ -26,7 +26,7 @@ def _secret_key() -> str:
     path = HOME / "secret_key"
     HOME.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(secrets.token_urlsafe(50))
     except FileExistsError:
         pass
@@ -99,7 +99,7 @@ STATICFILES_DIRS = [path for path in [ROOT / "static-build"] if path.is_dir()]
 GALLEY_MODEL = env("GALLEY_MODEL", default=str(ROOT / "inference" / "tiny" / "model"))
 GALLEY_CONTEXT = env.int("GALLEY_CONTEXT", default=8192)
 GALLEY_MAX_SEQUENCES = env.int("GALLEY_MAX_SEQUENCES", default=16)
-GALLEY_TRAINING_THREADS = env.int("GALLEY_TRAINING_THREADS", default=2)
+GALLEY_TRAINING_THREADS = env.int("GALLEY_TRAINING_THREADS", default=1)
 GALLEY_NIGHTLY_AT = env("GALLEY_NIGHTLY_AT", default="02:30")
 GALLEY_MIN_SAMPLES = env.int("GALLEY_MIN_SAMPLES", default=4)
 

@@ -245,8 +245,8 @@ class Story:
         )
         losses = [row["loss"] for row in run["evals"]]
         self.say(
-            f"trained on {run['num_train']} samples, {run['num_heldout']} held back, {run['num_steps']} steps "
-            f"in {seconds:.0f} s; held-back loss {losses[0]:.3f} -> {losses[-1]:.3f}"
+            f"trained on {run['num_train']} samples, {run['num_heldout']} held back, {run['num_steps']} "
+            f"steps in {seconds:.0f} s; held-back loss {losses[0]:.3f} -> {losses[-1]:.3f}"
         )
         self.figures |= {
             "training, s": round(seconds, 1),

@@ -1,8 +1,7 @@
 """Models with random weights, for tests that need the real library and no sense in the text.
 
-The vocabulary is the letters and bytes that any text needs plus the ChatML tokens, so a prompt
-tokenises as it would for a trained model. Control tokens and bytes are never predicted: a greedy
-answer is letters up to max_tokens.
+The vocabulary is letters, bytes and the ChatML tokens. Control tokens and bytes are hardly ever
+predicted: an answer is letters up to max_tokens.
 """
 
 import json
@@ -78,8 +77,8 @@ def _add_matrix(writer: gguf.GGUFWriter, name: str, matrix: np.ndarray) -> None:
 
 def _matrices(width: int) -> dict[str, tuple[int, int]]:
     square = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (width, width))
-    up, down = (2 * width, width), (width, 2 * width)
-    return square | {"ffn_gate": up, "ffn_up": up, "ffn_down": down}
+    up = (2 * width, width)
+    return square | {"ffn_gate": up, "ffn_up": up, "ffn_down": up[::-1]}
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter) -> None:

@@ -17,7 +17,15 @@ ROOT = Path(__file__).resolve().parents[2]
 START_DEADLINE_S = 240.0
 STOP_DEADLINE_S = 60.0
 # What pytest's own servers put into the environment must not reach a stack that starts its own.
-_OURS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "GALLEY_HOME", "PORT", "GALLEY_MODEL", "DJANGO_SETTINGS_MODULE")
+_OURS = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "SECRET_KEY",
+    "GALLEY_HOME",
+    "PORT",
+    "GALLEY_MODEL",
+    "DJANGO_SETTINGS_MODULE",
+)
 
 
 class StackFailed(Exception):
@@ -48,7 +56,7 @@ def running_stack(home: Path, **environment: str) -> Iterator[Stack]:
     """`python -m galley.up` on a free port with its state in `home`, until the block ends."""
     port = _free_port()
     env = {name: value for name, value in os.environ.items() if name not in _OURS}
-    env |= {"GALLEY_HOME": str(home), "PORT": str(port), **environment}
+    env |= {"GALLEY_HOME": str(home), "PORT": str(port), "GALLEY_NIGHTLY_AT": _far_hour(), **environment}
     home.mkdir(parents=True, exist_ok=True)
     log = home / "up.log"
     started = time.monotonic()
@@ -62,6 +70,11 @@ def running_stack(home: Path, **environment: str) -> Iterator[Stack]:
         yield Stack(url, env, process, log, time.monotonic() - started)
     finally:
         stop(process, log)
+
+
+def _far_hour() -> str:
+    """Half a day from now: no nightly run gets in the way of a test, whatever time it is."""
+    return f"{(time.gmtime().tm_hour + 12) % 24:02d}:00"
 
 
 def stop(process: "subprocess.Popen[bytes]", log: Path) -> None:

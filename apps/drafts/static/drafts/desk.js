@@ -85,11 +85,10 @@ async function stopOnce(event) {
 }
 
 function setState(candidate, { state, state_label }) {
-  const tab = document.getElementById(`tab-${candidate.dataset.draft}`);
   const chip = candidate.querySelector(".chip");
   candidate.dataset.state = chip.dataset.state = state;
   chip.textContent = state_label;
-  tab?.querySelector(".dot").setAttribute("data-state", state);
+  tabOf(candidate)?.querySelector(".dot").setAttribute("data-state", state);
 }
 
 function showCount(candidate, text) {
@@ -99,12 +98,16 @@ function showCount(candidate, text) {
 
 // The finished candidate as the server shows it: stored text, checks, passport.
 async function refresh(candidate) {
-  const { id, hidden } = candidate;
-  const target = `#${id}`;
+  const target = `#${candidate.id}`;
   await htmx.ajax("GET", `/drafts/${candidate.dataset.draft}/`, { source: target, target, select: target, swap: "outerHTML" });
-  const fresh = document.getElementById(id);
-  fresh.hidden = hidden;
+  const fresh = document.getElementById(candidate.id);
+  // Its own page shows it; here another tab may have been chosen, perhaps only since we asked.
+  fresh.hidden = tabOf(fresh)?.getAttribute("aria-selected") === "false";
   start(fresh);
+}
+
+function tabOf(candidate) {
+  return document.getElementById(`tab-${candidate.dataset.draft}`);
 }
 
 // A screen reader hears that a draft is finished, not the letters as they fall.
@@ -162,11 +165,11 @@ function showSaving(candidate, word, message) {
 // Nothing is submitted that has not been stored, and the stored revision is what is submitted.
 async function submitSaved(event, editor) {
   const form = event.currentTarget;
-  if (!editor.isDirty && form.revision.value === String(editor.revision)) return;
-  event.preventDefault();
-  if (!(await editor.save())) return;
   form.revision.value = editor.revision;
-  form.requestSubmit();
+  // Decided before any await: a form that is being submitted ignores requestSubmit.
+  if (!editor.isDirty) return;
+  event.preventDefault();
+  if (await editor.save()) form.requestSubmit();
 }
 
 // --- candidates

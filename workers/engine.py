@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from django.conf import settings
@@ -34,6 +35,12 @@ def get_engine() -> Engine:
                 raise
             _problem = ""
         return _engine
+
+
+def warm_up() -> None:
+    """Load the model before a job is claimed: loading may take longer than a lease."""
+    with suppress(ModelUnavailable):  # the job that asks next is told
+        get_engine()
 
 
 def problem() -> str:

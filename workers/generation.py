@@ -45,6 +45,7 @@ WORKER_NAME = f"{socket.gethostname()}.{os.getpid()}"
 @shared_task(name=WRITE_DRAFTS, ignore_result=True)
 def write_drafts(job_id: int) -> None:
     """Doorbell: write the next runnable draft, which need not be the one that rang."""
+    engines.warm_up()
     job = Job.objects.claim_next(worker=WORKER_NAME)
     if job is None:
         return

@@ -48,6 +48,5 @@ def nightly() -> None:
 
 def is_night(now: datetime) -> bool:
     """Whether the scheduled hour has come, and not so long ago that the working day has begun."""
-    hour, minute = map(int, settings.GALLEY_NIGHTLY_AT.split(":"))
-    start = datetime.combine(now.date(), time(hour, minute), tzinfo=now.tzinfo)
+    start = datetime.combine(now.date(), time.fromisoformat(settings.GALLEY_NIGHTLY_AT), tzinfo=now.tzinfo)
     return start <= now < start + NIGHT_WINDOW

@@ -75,7 +75,7 @@ def _train(run: Run) -> None:
     Run.objects.filter(pk=run.pk, started_at=None).update(started_at=ClockTimestamp())
     base = trainable_base()
     dataset = services.freeze_dataset(run=run)
-    folder = Path(settings.HOME) / "runs" / str(run.pk)
+    folder = Path(settings.HOME) / "runs" / f"{run.pk}-{dataset.sha256[:12]}"
     adapter = folder / "adapter"
     if not adapter.exists():
         _prepare(run, dataset, base, folder)

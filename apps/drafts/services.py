@@ -196,19 +196,22 @@ class Committed:
 
 @transaction.atomic
 def begin_writing(*, job: Job, release_id: int | None, adapter_sha256: str, model: dict[str, str]) -> Draft:
-    """Mark a claimed job's draft as being written. The release is pinned by the first claim and stays."""
+    """Mark a claimed job's draft as being written. The release is pinned by the first claim and stays.
+
+    Under another model than the first claim's the text starts over: its token ids mean nothing here.
+    """
     require_held(job)
-    first = Draft.objects.filter(pk=job.draft_id, started_at__isnull=True)
-    first.update(
-        started_at=ClockTimestamp(),
-        release_id=release_id,
-        adapter_sha256=adapter_sha256,
-        model_name=model["name"],
-        model_sha256=model["sha256"],
+    rows = Draft.objects.filter(pk=job.draft_id)
+    passport = {"model_name": model["name"], "model_sha256": model["sha256"]}
+    rows.filter(started_at__isnull=False).exclude(model_sha256=model["sha256"]).update(
+        attempt=F("attempt") + 1, last_seq=0, num_tokens=0, **passport
     )
-    Draft.objects.filter(pk=job.draft_id, state=DraftState.QUEUED).update(state=DraftState.WRITING)
+    rows.filter(started_at__isnull=True).update(
+        started_at=ClockTimestamp(), release_id=release_id, adapter_sha256=adapter_sha256, **passport
+    )
+    rows.filter(state=DraftState.QUEUED).update(state=DraftState.WRITING)
     hint_on_commit(job.draft_id)
-    return Draft.objects.select_related("preset_version", "brief").get(pk=job.draft_id)
+    return rows.select_related("preset_version", "brief").get()
 
 
 def committed(draft: Draft) -> Committed:

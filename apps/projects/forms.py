@@ -18,7 +18,7 @@ class ProjectForm(forms.Form):
 
 
 class MemberForm(forms.Form):
-    username = forms.CharField(label=_("User name"), widget=forms.TextInput(attrs={"autocomplete": "off"}))
+    username = forms.CharField(label=_("Username"), widget=forms.TextInput(attrs={"autocomplete": "off"}))
     role = forms.ChoiceField(label=_("Role"), choices=Role.choices, initial=Role.EDITOR)
 
 

@@ -27,7 +27,7 @@ class VersionForm(forms.Form):
     top_p = forms.FloatField(label=_("Top p"), initial=0.95)
     min_p = forms.FloatField(label=_("Min p"), initial=0.0)
     repetition_penalty = forms.FloatField(label=_("Repetition penalty"), initial=1.05)
-    max_tokens = forms.IntegerField(label=_("Longest text in tokens"), initial=512)
+    max_tokens = forms.IntegerField(label=_("Max tokens"), initial=512)
     note = forms.CharField(
         label=_("What changed, and why"), required=False, help_text=_("Shown in the history of versions.")
     )

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from datetime import time
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,12 @@ GALLEY_CONTEXT = env.int("GALLEY_CONTEXT", default=8192)
 GALLEY_MAX_SEQUENCES = env.int("GALLEY_MAX_SEQUENCES", default=16)
 GALLEY_TRAINING_THREADS = env.int("GALLEY_TRAINING_THREADS", default=1)
 GALLEY_NIGHTLY_AT = env("GALLEY_NIGHTLY_AT", default="02:30")
+try:
+    time.fromisoformat(GALLEY_NIGHTLY_AT)
+except ValueError as error:
+    raise ImproperlyConfigured(
+        f"GALLEY_NIGHTLY_AT must be a time like 02:30, not {GALLEY_NIGHTLY_AT!r}."
+    ) from error
 GALLEY_MIN_SAMPLES = env.int("GALLEY_MIN_SAMPLES", default=4)
 
 # --- Django ------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ CLOSING = "Reporting by the Riverside desk."
 STREAM_TIMEOUT_S = 180.0
 TRAINING_TIMEOUT_S = 1200.0
 POLL_S = 0.5
+NUM_EPOCHS = 8  # ten texts are few: twice the usual number of looks at each
 
 Json = dict[str, Any]
 
@@ -165,15 +166,19 @@ class Story:
         """
         started = time.monotonic()
         groups = [[brief] for brief in briefs] if in_turn else [briefs]
-        drafts = [draft for group in groups for draft in self._write_together(group)]
+        drafts = [draft for group in groups for draft in self._write_together(group, briefs)]
         seconds = time.monotonic() - started
         tokens = sum(draft.num_tokens for draft in drafts)
         self.say(f"{len(drafts)} {what}: {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens/s")
         self.figures[f"{what}, tokens/s"] = round(tokens / seconds, 1)
         return drafts
 
-    def _write_together(self, briefs: Sequence[int]) -> list[Draft]:
-        asked = [self.editor.post(f"/briefs/{brief}/drafts", candidates=1, seed=brief) for brief in briefs]
+    def _write_together(self, group: Sequence[int], briefs: Sequence[int]) -> list[Draft]:
+        """The seed is a brief's place among all, so that every telling asks for the same texts."""
+        asked = [
+            self.editor.post(f"/briefs/{brief}/drafts", candidates=1, seed=briefs.index(brief))
+            for brief in group
+        ]
         return [self._finished(answer["drafts"][0]["id"]) for answer in asked]
 
     def _finished(self, draft_id: int) -> Draft:
@@ -233,7 +238,7 @@ class Story:
         self.editor.post(f"/drafts/{draft_id}/submit", revision=saved["revision"])
 
     def _train(self) -> Json:
-        run = self.admin.post("/training/runs", project_id=self.project_id)
+        run = self.admin.post("/training/runs", project_id=self.project_id, config={"num_epochs": NUM_EPOCHS})
         started = time.monotonic()
         while run["state"] in ("queued", "running"):
             _require(time.monotonic() - started < TRAINING_TIMEOUT_S, "the training takes too long")

@@ -157,4 +157,4 @@ def test_the_prompt_has_one_line_for_every_field_that_is_filled(newsroom: Newsro
         "- b",
         "Length: 60 words",
     ]
-    assert draft.messages[0]["text"].startswith("Style: news\nReport plainly.")
+    assert draft.messages[0]["text"] == f"Style: news\n{newsroom.preset.current.instructions}"

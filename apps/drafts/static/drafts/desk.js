@@ -52,7 +52,8 @@ function follow(candidate) {
 
 function stateLine(message, speed) {
   if (message.state === "queued") return fill(say.queued, message);
-  return message.num_tokens ? fill(say.writing, { tokens: message.num_tokens, speed }) : say.begins;
+  if (!message.num_tokens) return say.begins;
+  return fill(speed === null ? say.written : say.writing, { tokens: message.num_tokens, speed });
 }
 
 // Tokens a second since this page began to look: what came before it is not its to measure.
@@ -68,7 +69,7 @@ class Speed {
   of(tokens) {
     this.first ??= { tokens, at: performance.now() };
     const seconds = (performance.now() - this.first.at) / 1000;
-    return seconds > 0.5 ? Math.round((tokens - this.first.tokens) / seconds) : "…";
+    return seconds > 0.5 ? Math.round((tokens - this.first.tokens) / seconds) : null;
   }
 }
 

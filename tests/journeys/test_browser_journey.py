@@ -4,7 +4,7 @@ Brief, streamed draft, review, training on the decision, gate, promotion, a draf
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from galley.demo import PROJECT
 from galley.story import CLOSING, DATELINE, Client, house_rule
-from tests.support.browser import PHONE, TIMEOUT_MS, Theme, Window, launched
+from tests.support.browser import PHONE, Theme, Window, launched
 from tests.support.slow import slow_engine
 from tests.support.stack import Stack
 
@@ -20,24 +20,32 @@ pytestmark = [pytest.mark.browser, pytest.mark.model]
 
 SUBJECT = "Night buses return to Mill Lane"
 FACTS = ["it begins on 3 June", "the work cost 43 euros", "Petra Novak"]
+# So many and so short: on few long texts the gate's distance is more chance than house rule.
 MORE_SUBJECTS = [
-    "Repairs to the Hollis Street bridge",
-    "A record harvest at Larkfield farm",
-    "The harbour museum buys a lighthouse lamp",
-    "School kitchen wins the Brandt prize",
-    "Volunteers plant trees in Orchard Park",
-    "The town band turns ninety",
-    "A new ferry to Lark Island",
-    "Market square closes for paving",
+    f"{what} {where}"
+    for what in ("A night market", "A chess match", "The tree planting", "A bakery reopens", "Repairs")
+    for where in ("on Quay Road", "at the harbour", "in Orchard Park", "near the town hall", "on Mill Lane")
 ]
+NUM_WORDS = 40
+PEOPLE = ("Ines Calder", "Tomas Reed", "Petra Novak", "Samuel Okoye", "Lena Fischer")
+SEED = 300
+"""Of the first of a row of drafts: the journey is the same every time."""
 TRAINING_TIMEOUT_MS = 20 * 60_000
-SHOWN = """
-    () => {
-      const open = document.querySelector("[data-draft]:not([hidden])");
-      const paragraphs = [...open.querySelectorAll("[data-manuscript] > p")];
-      return { state: open.dataset.state, text: paragraphs.map((each) => each.textContent).join("\\n\\n") };
+LOOK = """
+    (min_chars) => {
+      const candidate = document.querySelector("[data-draft]:not([hidden])");
+      const paragraphs = [...(candidate?.querySelectorAll("[data-manuscript] > p") ?? [])];
+      const text = paragraphs.map((each) => each.textContent).join("\\n\\n");
+      return candidate && text.length >= min_chars && { state: candidate.dataset.state, text };
     }
 """
+
+
+class Program(Client):
+    """What somebody runs beside the browser."""
+
+    def close(self) -> None:
+        self._http.close()
 
 
 class Look(NamedTuple):
@@ -59,6 +67,18 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.fixture
+def editor(stack: Stack) -> Iterator[Client]:
+    with closing(Program(stack.url, stack.token("eli"))) as program:
+        yield program
+
+
+@pytest.fixture
+def reviewer(stack: Stack) -> Iterator[Client]:
+    with closing(Program(stack.url, stack.token("rosa"))) as program:
+        yield program
+
+
 def test_a_wrong_password_is_said(stack: Stack, browser: Browser) -> None:
     window = Window(browser, stack.url)
 
@@ -69,15 +89,16 @@ def test_a_wrong_password_is_said(stack: Stack, browser: Browser) -> None:
     window.close()
 
 
-def test_a_decision_teaches_the_next_draft(stack: Stack, browser: Browser) -> None:
+def test_a_decision_teaches_the_next_draft(
+    stack: Stack, browser: Browser, editor: Client, reviewer: Client
+) -> None:
     eli, rosa, ada = (_signed_in(browser, stack, username) for username in ("eli", "rosa", "ada"))
-    program = Client(stack.url, stack.token("eli"))
 
     desk = _write_a_brief(eli.page)
-    _watch_two_candidates(eli.page, stack, program)
+    _watch_two_candidates(eli.page, stack, editor)
     submitted = _edit_and_submit(eli)
     review = _approve_with_edits(rosa, submitted)
-    _approve_more(program, Client(stack.url, stack.token("rosa")))
+    _approve_more(editor, reviewer)
     run = _train(ada.page)
     adapter = _promote(ada)
 
@@ -120,29 +141,29 @@ def _write_a_brief(page: Page) -> str:
     return _path(page)
 
 
-def _watch_two_candidates(page: Page, stack: Stack, program: Client) -> None:
+def _watch_two_candidates(page: Page, stack: Stack, editor: Client) -> None:
     """Both grow while they are watched; a reload changes nothing; the second is stopped half-way."""
     with slow_engine(stack):
         page.get_by_label("Candidates").fill("2")
+        page.get_by_label("Seed").fill(str(SEED))
         page.get_by_role("button", name="Write", exact=True).click()
-        looks = [_look_past(page, 0)]
-        looks.append(_look_past(page, len(looks[-1].text)))
+        looks = [_look(page)]
+        looks.append(_look(page, min_chars=len(looks[-1].text) + 1))
         page.reload()
-        looks.append(_look_past(page, len(looks[-1].text) - 1))
-        looks.append(_look_past(page, len(looks[-1].text)))
+        looks.append(_look(page, min_chars=len(looks[-1].text)))
+        looks.append(_look(page, min_chars=len(looks[-1].text) + 1))
         page.get_by_role("tab", name="Candidate 2").click()
-        stopped = _look_past(page, 0)
+        stopped = _look(page)
         page.get_by_role("button", name="Stop").click()
         expect(_open_candidate(page).locator(".chip").first).to_have_text("Stopped")
-    kept = _stored(page, program)
+    kept = _stored(page, editor)
     assert kept["text"].startswith(stopped.text)
     assert _look(page).text.split() == kept["text"].split()
 
     page.get_by_role("tab", name="Candidate 1").click()
     expect(_open_candidate(page).locator(".chip").first).to_have_text("Ready")
-    final = _stored(page, program)["text"]
+    final = _stored(page, editor)["text"]
     assert [look.state for look in looks] == ["writing"] * 4
-    assert all(len(later.text) >= len(earlier.text) for earlier, later in pairwise(looks))
     assert all(final.startswith(look.text) for look in looks)
     assert len(kept["text"]) < len(final)
 
@@ -204,11 +225,16 @@ def _approve_more(editor: Client, reviewer: Client) -> None:
     project = next(each["id"] for each in editor.get("/projects") if each["name"] == PROJECT)
     news = next(each["id"] for each in editor.get(f"/projects/{project}/presets") if each["kind"] == "news")
     for number, subject in enumerate(MORE_SUBJECTS):
-        facts = [f"the work cost {17 + 13 * number} euros", f"it begins on {1 + number} June"]
+        person = PEOPLE[number % len(PEOPLE)]
+        facts = [f"the work cost {17 + 13 * number} euros", f"it begins on {1 + number} June", person]
         brief = editor.post(
-            f"/projects/{project}/briefs", subject=subject, preset_id=news, must_say=facts, num_words=80
+            f"/projects/{project}/briefs",
+            subject=subject,
+            preset_id=news,
+            must_say=facts,
+            num_words=NUM_WORDS,
         )
-        [draft] = editor.post(f"/briefs/{brief['id']}/drafts", candidates=1, seed=number)["drafts"]
+        [draft] = editor.post(f"/briefs/{brief['id']}/drafts", candidates=1, seed=SEED + number)["drafts"]
         for _event in editor.events(f"/drafts/{draft['id']}/events"):
             pass  # the stream ends with the draft
         editor.post(
@@ -313,18 +339,13 @@ def _open_candidate(page: Page) -> Locator:
     return page.locator("[data-draft]:not([hidden])")
 
 
-def _look(page: Page) -> Look:
-    return Look(**page.evaluate(SHOWN))
+def _look(page: Page, *, min_chars: int = 1) -> Look:
+    """The first look that finds at least so many characters."""
+    return Look(**page.wait_for_function(LOOK, arg=min_chars).json_value())
 
 
-def _look_past(page: Page, num_chars: int) -> Look:
-    """The first look that finds more characters than these."""
-    page.wait_for_function(f"num => ({SHOWN})().text.length > num", arg=num_chars, timeout=TIMEOUT_MS)
-    return _look(page)
-
-
-def _stored(page: Page, program: Client) -> Any:
-    return program.get(f"/drafts/{_open_candidate(page).get_attribute('data-draft')}")
+def _stored(page: Page, editor: Client) -> Any:
+    return editor.get(f"/drafts/{_open_candidate(page).get_attribute('data-draft')}")
 
 
 def _path(page: Page) -> str:

@@ -4,6 +4,8 @@ import uPlot from "uplot";
 
 const SMOOTHING = 0.8;
 const HEIGHT = 260;
+const POINT = 9;
+const WHOLE_STEPS = [1, 2, 5].flatMap((digit) => [1, 10, 100, 1000, 10_000].map((power) => digit * power)).sort((a, b) => a - b);
 
 export class LossChart {
   constructor(box) {
@@ -41,12 +43,13 @@ export class LossChart {
       cursor: { drag: { x: false, y: false } },
       legend: { live: false },
       scales: { x: { time: false } },
-      axes: [{ ...axis, grid: { show: false } }, { ...axis, size: 48 }],
+      padding: [null, POINT, null, null],
+      axes: [{ ...axis, grid: { show: false }, incrs: WHOLE_STEPS }, { ...axis, size: 48, gap: POINT }],
       series: [
         { label: labelStep },
         { label: labelLoss, stroke: colour("--rule-strong"), width: 1, points: { show: false } },
         { label: labelSmooth, stroke: colour("--accent"), width: 2, points: { show: false } },
-        { label: labelEval, stroke: colour("--del"), width: 0, paths: () => null, points: { show: true, size: 9, fill: colour("--del") } },
+        { label: labelEval, stroke: colour("--del"), width: 0, paths: () => null, points: { show: true, size: POINT, fill: colour("--del") } },
       ],
     };
   }

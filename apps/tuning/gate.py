@@ -5,7 +5,8 @@ Pure functions over figures that the training worker has measured.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import fmean
+from math import sqrt
+from statistics import fmean, stdev
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -18,6 +19,7 @@ MAX_DISTANCE_RISE = 0.02
 MAX_FACTS_DROP = 0.05
 MIN_ENDED = 0.95
 MAX_LENGTH_RATIO = 1.5
+ONE_SIDED_95 = 1.645
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +40,13 @@ class Measured:
     texts: Sequence[HeldOutText]
 
     @property
+    def distances(self) -> list[float]:
+        """Normalised Levenshtein distance of each new draft to its approved text: 0 equal, 1 nothing shared."""
+        return [Levenshtein.normalized_distance(text.written, text.approved) for text in self.texts]
+
+    @property
     def distance(self) -> float:
-        """Mean normalised Levenshtein distance of new drafts to approved texts: 0 equal, 1 nothing shared."""
-        return fmean(Levenshtein.normalized_distance(text.written, text.approved) for text in self.texts)
+        return fmean(self.distances)
 
     @property
     def num_facts(self) -> int:
@@ -93,8 +99,8 @@ def judge(*, candidate: Measured, live: Measured) -> list[GateCheck]:
             label=_("Edit distance of new drafts to approved text"),
             candidate=candidate.distance,
             live=live.distance,
-            bar=_("at most live + %(rise)s") % {"rise": MAX_DISTANCE_RISE},
-            passed=candidate.distance <= live.distance + MAX_DISTANCE_RISE,
+            bar=_("at most live + %(rise)s, beyond chance") % {"rise": MAX_DISTANCE_RISE},
+            passed=_rise_beyond_chance(live.distances, candidate.distances) <= MAX_DISTANCE_RISE,
         ),
         GateCheck(
             name="facts",
@@ -130,6 +136,19 @@ def judge(*, candidate: Measured, live: Measured) -> list[GateCheck]:
             passed=changed > 0,
         ),
     ]
+
+
+def _rise_beyond_chance(live: Sequence[float], candidate: Sequence[float]) -> float:
+    """Lower end of the one-sided 95 % interval of the mean paired rise (normal approximation).
+
+    A greedy draft and an approved text that was once sampled differ by chance, and a small project
+    holds back few: of 14 runs with two or three such pairs, 3 were refused for nothing. One pair
+    alone says nothing.
+    """
+    rises = [new - old for old, new in zip(live, candidate, strict=True)]
+    if len(rises) < 2:
+        return 0.0
+    return fmean(rises) - ONE_SIDED_95 * stdev(rises) / sqrt(len(rises))
 
 
 def as_rows(checks: Sequence[GateCheck]) -> list[dict[str, Any]]:

@@ -303,6 +303,13 @@ def register_adapter(
     require_held(run)
     if existing := Adapter.objects.filter(run=run).first():
         return existing
+    if twin := Adapter.objects.filter(sha256=sha256).first():
+        name = twin.name if twin.project_id == run.project_id else _("another project's")
+        raise Conflict(
+            "nothing_new",
+            _("The same drafts and settings gave the same adapter again: %(name)s. Approve more first.")
+            % {"name": name},
+        )
     files = {path.name: artifacts.put(path, kind="adapter").sha256 for path in sorted(folder.iterdir())}
     Project.objects.select_for_update().get(pk=run.project_id)
     last = run.project.adapters.order_by("-version").values_list("version", flat=True).first() or 0

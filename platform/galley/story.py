@@ -65,6 +65,9 @@ class Client:
         headers = {"Authorization": f"Bearer {token}"}
         self._http = httpx.Client(base_url=f"{base}/api/v1", headers=headers, timeout=30.0)
 
+    def close(self) -> None:
+        self._http.close()
+
     def get(self, path: str, **params: Any) -> Any:
         return self._answer(self._http.get(path, params=params))
 

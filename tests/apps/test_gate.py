@@ -55,6 +55,23 @@ def test_drafts_that_need_more_editing_are_refused() -> None:
     assert not judged(side(written=APPROVED[20:]), "distance").passed
 
 
+def test_a_rise_within_chance_is_no_reason_to_refuse() -> None:
+    better, worse = HeldOutText(approved=APPROVED, written=APPROVED, ended=True), LIVE.texts[0]
+    mixed = Measured(loss=1.2, texts=(better, replace(worse, written=APPROVED[40:])))
+
+    check = judged(mixed, "distance")
+
+    assert check.live is not None
+    assert check.candidate > check.live + 0.02
+    assert check.passed
+
+
+def test_one_text_says_nothing_of_the_distance() -> None:
+    alone = Measured(loss=1.2, texts=(replace(LIVE.texts[0], written="Something else."),))
+
+    assert judged(alone, "distance", live=Measured(loss=2.0, texts=LIVE.texts[:1])).passed
+
+
 def test_drafts_that_lose_facts_are_refused() -> None:
     check = judged(side(written="RIVERSIDE. Nothing to report."), "facts")
 

@@ -41,13 +41,6 @@ LOOK = """
 """
 
 
-class Program(Client):
-    """What somebody runs beside the browser."""
-
-    def close(self) -> None:
-        self._http.close()
-
-
 class Look(NamedTuple):
     """What stands on the open candidate's sheet at one moment."""
 
@@ -69,13 +62,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def editor(stack: Stack) -> Iterator[Client]:
-    with closing(Program(stack.url, stack.token("eli"))) as program:
+    with closing(Client(stack.url, stack.token("eli"))) as program:
         yield program
 
 
 @pytest.fixture
 def reviewer(stack: Stack) -> Iterator[Client]:
-    with closing(Program(stack.url, stack.token("rosa"))) as program:
+    with closing(Client(stack.url, stack.token("rosa"))) as program:
         yield program
 
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from apps.common.errors import Conflict
+from apps.common.leases import JobState
 from apps.drafts.models import Draft, Job
 from apps.tuning import services
 from apps.tuning.gate import GateCheck
-from apps.tuning.models import Adapter
+from apps.tuning.models import Adapter, Run
 from inference import adapters
 from tests.support.cast import Newsroom
 from tests.support.factories import a_brief, a_claimed_run, a_queued_draft
@@ -95,3 +97,22 @@ def test_an_adapter_that_was_damaged_on_this_machine_is_fetched_again(
     assert job is not None
 
     assert write(job) == "end"
+
+
+def test_the_same_adapter_again_is_refused_with_a_reason(
+    newsroom: Newsroom, home: Path, adapter: Adapter
+) -> None:
+    Run.objects.filter(pk=adapter.run_id).update(state=JobState.DONE)
+    run = a_claimed_run(newsroom)
+
+    with pytest.raises(Conflict) as refusal:
+        services.register_adapter(
+            run=run,
+            folder=home / "trained",
+            sha256=adapter.sha256,
+            base_sha256=adapter.base_sha256,
+            checks=[PASSED],
+        )
+
+    assert refusal.value.reason == "nothing_new"
+    assert adapter.name in refusal.value.message

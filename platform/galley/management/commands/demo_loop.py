@@ -3,6 +3,7 @@
 import json
 import time
 from argparse import ArgumentParser
+from contextlib import ExitStack, closing
 from typing import Any
 
 import httpx
@@ -29,10 +30,11 @@ class Command(BaseCommand):
             tokens = {name: self._token(name) for name in ("ada", "eli", "rosa")}
         except OperationalError as error:
             raise CommandError("The database does not answer. Start the stack with `make up`.") from error
-        admin, editor, reviewer = (Client(url, secret) for _token, secret in tokens.values())
-        story = Story(admin=admin, editor=editor, reviewer=reviewer, say=self._say)
         try:
-            figures = story.tell()
+            with ExitStack() as stack:
+                clients = [stack.enter_context(closing(Client(url, secret))) for _, secret in tokens.values()]
+                admin, editor, reviewer = clients
+                figures = Story(admin=admin, editor=editor, reviewer=reviewer, say=self._say).tell()
         except StoryFailed as error:
             raise CommandError(f"The loop is broken: {error}") from error
         except httpx.TransportError as error:

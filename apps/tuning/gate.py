@@ -41,7 +41,7 @@ class Measured:
 
     @property
     def distances(self) -> list[float]:
-        """Normalised Levenshtein distance of each new draft to its approved text: 0 equal, 1 nothing shared."""
+        """Normalised Levenshtein distance of each new draft to its approved text: 0 equal, 1 all other."""
         return [Levenshtein.normalized_distance(text.written, text.approved) for text in self.texts]
 
     @property

@@ -15,25 +15,19 @@ logger = logging.getLogger(__name__)
 
 _lock = threading.Lock()
 _engine: Engine | None = None
-_problem = ""
 
 
 def get_engine() -> Engine:
     """The open engine; opens it on first use, and again after a failure. Raises ModelUnavailable."""
-    global _engine, _problem
+    global _engine
     with _lock:
         if _engine is None:
-            try:
-                _engine = Engine.open(
-                    settings.GALLEY_MODEL,
-                    home=settings.HOME / "cache",
-                    n_ctx=settings.GALLEY_CONTEXT,
-                    max_sequences=settings.GALLEY_MAX_SEQUENCES,
-                )
-            except ModelUnavailable as error:
-                _problem = str(error)
-                raise
-            _problem = ""
+            _engine = Engine.open(
+                settings.GALLEY_MODEL,
+                home=settings.HOME / "cache",
+                n_ctx=settings.GALLEY_CONTEXT,
+                max_sequences=settings.GALLEY_MAX_SEQUENCES,
+            )
         return _engine
 
 
@@ -41,11 +35,6 @@ def warm_up() -> None:
     """Load the model before a job is claimed: loading may take longer than a lease."""
     with suppress(ModelUnavailable):  # the job that asks next is told
         get_engine()
-
-
-def problem() -> str:
-    """Why the engine is not open, in a sentence; empty when nothing is wrong."""
-    return _problem
 
 
 def num_steps() -> int:

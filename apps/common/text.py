@@ -43,7 +43,3 @@ def clean_line(text: str, *, field: str, max_chars: int = MAX_LINE_CHARS, requir
 
 def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def count_words(text: str) -> int:
-    return len(text.split())

@@ -35,13 +35,6 @@ def check_text(
     ]
 
 
-def share_of_facts_kept(text: str, must_say: Sequence[str]) -> float:
-    """Share of the must-say lines found in the text, ignoring case, spacing and punctuation; 1.0 for none."""
-    if not must_say:
-        return 1.0
-    return 1 - len(missing_facts(text, must_say)) / len(must_say)
-
-
 def missing_facts(text: str, must_say: Sequence[str]) -> list[str]:
     body = _normalised(text)
     return [fact for fact in must_say if not _says(body, fact)]

@@ -1,7 +1,6 @@
 """What the school has to work with, and what is live."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -83,11 +82,6 @@ def _reason_to_exclude(decision: Decision, seen: set[str]) -> str | None:
 def live_release(project: Project) -> Release | None:
     """The release that the next draft is written with; None for the base model."""
     return project.releases.select_related("adapter").order_by("-number").first()
-
-
-def live_release_at(project: Project, at: datetime) -> Release | None:
-    releases = project.releases.select_related("adapter").filter(created_at__lte=at)
-    return releases.order_by("-number").first()
 
 
 def active_run(project: Project) -> Run | None:

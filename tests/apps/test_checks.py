@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.quality.checks import Check, check_text, missing_facts, share_of_facts_kept
+from apps.quality.checks import Check, check_text, missing_facts
 
 
 def check(name: str, text: str, *, must_say: tuple[str, ...] = (), must_not_say: tuple[str, ...] = (),
@@ -46,12 +46,6 @@ def test_missing_facts_are_named() -> None:
 
     assert not row.passed
     assert row.detail == "Missing: opens on 4 May"
-
-
-def test_the_share_of_facts_kept() -> None:
-    assert share_of_facts_kept("one two", []) == 1.0
-    assert share_of_facts_kept("one two", ["one", "three"]) == 0.5
-    assert share_of_facts_kept("", ["one", "three"]) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
 """Promote and roll back: one row each, after the gate only, and every release can be told later."""
 
-from datetime import timedelta
-
 import pytest
 from django.db import DatabaseError, transaction
 
 from apps.tuning.models import Adapter, Release, ReleaseKind
-from apps.tuning.selectors import live_release, live_release_at
+from apps.tuning.selectors import live_release
 from tests.support.cast import Newsroom, assert_refused
 from tests.support.factories import an_adapter
 
@@ -127,19 +125,6 @@ def test_releases_and_adapters_never_change(newsroom: Newsroom) -> None:
         Release.objects.update(adapter=None)
     with pytest.raises(DatabaseError, match="Cannot update"), transaction.atomic():
         Adapter.objects.update(gate_passed=True)
-
-
-def test_what_was_live_at_a_time_can_be_told(newsroom: Newsroom) -> None:
-    promote(newsroom, an_adapter(newsroom))
-    first = live_release(newsroom.project)
-    promote(newsroom, an_adapter(newsroom))
-    second = live_release(newsroom.project)
-    assert first is not None
-    assert second is not None
-
-    assert live_release_at(newsroom.project, first.created_at - timedelta(microseconds=1)) is None
-    assert live_release_at(newsroom.project, second.created_at - timedelta(microseconds=1)) == first
-    assert live_release_at(newsroom.project, second.created_at) == second
 
 
 @pytest.mark.parametrize("who", ["eli", "rosa"])

@@ -311,7 +311,6 @@ def test_the_engine_is_opened_once_and_again_after_it_was_closed(
     first = open_engine()
 
     assert engines.get_engine() is first
-    assert engines.problem() == ""
     engines.close_engine()
     assert engines.num_steps() == 0
     assert written(a_queued_draft(newsroom)).state == "ready"

@@ -11,7 +11,6 @@ from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.db import transaction
 from django.db.models import F
-from django.utils.functional import Promise
 from redis.exceptions import RedisError
 
 from apps.common.leases import LEASE, ClockTimestamp, require_held
@@ -71,7 +70,9 @@ async def follow(draft_id: int, *, after: int, wake: asyncio.Event) -> AsyncIter
     quiet_s = 0.0
     while True:
         wake.clear()
-        snapshot, chunks = await _read(draft_id, attempt, cursor)
+        snapshot, chunks = await _read(draft_id, cursor)
+        if not attempt:  # a cursor beyond the end would swallow the chunks up to it
+            cursor = min(cursor, snapshot["last_seq"])
         if attempt and snapshot["attempt"] != attempt:
             cursor = 0
             yield {"type": "reset", "attempt": snapshot["attempt"]}
@@ -100,7 +101,7 @@ async def follow(draft_id: int, *, after: int, wake: asyncio.Event) -> AsyncIter
 
 
 @database_sync_to_async
-def _read(draft_id: int, attempt: int, cursor: int) -> tuple[Message, list[Message]]:
+def _read(draft_id: int, cursor: int) -> tuple[Message, list[Message]]:
     """The draft as it stands and its chunks after the cursor, in this order: never ahead of the chunks."""
     draft = Draft.objects.select_related("job").get(pk=draft_id)
     chunks = Chunk.objects.filter(
@@ -114,7 +115,7 @@ def snapshot(draft: Draft) -> Message:
     """What a reader must know of a draft besides its text."""
     return {
         "state": draft.state,
-        "state_label": _text(draft.get_state_display()),
+        "state_label": str(draft.get_state_display()),
         "reason": draft.job.reason,
         "attempt": draft.attempt,
         "last_seq": draft.last_seq,
@@ -139,10 +140,6 @@ def tokens_per_second(draft: Draft) -> float | None:
         return None
     seconds = (draft.finished_at - draft.started_at).total_seconds()
     return round(draft.num_tokens / seconds, 1) if seconds > 0 else None
-
-
-def _text(label: str | Promise) -> str:
-    return str(label)
 
 
 @asynccontextmanager

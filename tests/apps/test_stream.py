@@ -102,6 +102,20 @@ async def test_a_change_of_state_is_shown_and_of_the_place_in_the_queue(newsroom
     assert (second["state"], second["position"]) == ("queued", 1)
 
 
+async def test_a_cursor_beyond_the_end_swallows_nothing(newsroom: Newsroom) -> None:
+    job = await sync_to_async(a_claimed_job)(newsroom)
+    await sync_to_async(append_words)(job, "The")
+    wake = asyncio.Event()
+    messages = stream.follow(job.draft_id, after=50, wake=wake)
+    assert (await anext(messages))["type"] == "state"
+
+    await sync_to_async(append_words)(job, " doors")
+    wake.set()
+
+    chunk = await anext(messages)
+    assert (chunk["type"], chunk["seq"], chunk["text"]) == ("chunk", 2, " doors")
+
+
 async def test_a_text_that_starts_over_is_told_before_its_chunks(newsroom: Newsroom) -> None:
     job = await sync_to_async(a_claimed_job)(newsroom)
     await sync_to_async(append_words)(job, "A", " false", " start")

@@ -12,6 +12,7 @@ export class DraftStream {
     this.path = path;
     this.on = on;
     this.seq = 0;
+    this.attempt = 0;
     this.failures = 0;
     this.isOver = false;
   }
@@ -28,12 +29,26 @@ export class DraftStream {
   receive(message) {
     this.failures = 0;
     this.watch();
-    if (message.type === "chunk") this.take(message);
-    if (message.type === "reset") {
-      this.seq = 0;
-      this.on.reset();
+    if (message.type === "reset") return this.startOver(message);
+    if (message.attempt && this.isOfAnother(message)) {
+      // The text started over while we were away: our cursor counts chunks that are gone.
+      this.startOver(message);
+      return this.reopen();
     }
+    if (message.type === "chunk") this.take(message);
     if (message.type === "state") this.show(message);
+  }
+
+  isOfAnother({ attempt }) {
+    const known = this.attempt;
+    this.attempt = attempt;
+    return known !== 0 && known !== attempt;
+  }
+
+  startOver({ attempt }) {
+    this.attempt = attempt;
+    this.seq = 0;
+    this.on.reset();
   }
 
   take({ seq, text }) {

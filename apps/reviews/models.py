@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from apps.accounts.models import User
 from apps.common.leases import ClockTimestamp
 from apps.drafts.models import Draft
+from apps.projects.policies import Act, roles_for
 
 
 class DecisionKind(models.TextChoices):
@@ -36,6 +37,11 @@ class ReasonCode(models.TextChoices):
 class ReviewQuerySet(models.QuerySet["Review"]):
     def for_user(self, user: User) -> Self:
         return self.filter(draft__brief__project__memberships__user=user)
+
+    def for_reviewer(self, user: User) -> Self:
+        """Those of the projects where this person's role decides."""
+        memberships = user.memberships.filter(role__in=roles_for(Act.REVIEW))
+        return self.filter(draft__brief__project__in=memberships.values("project"))
 
     def waiting(self) -> Self:
         return self.filter(decision__isnull=True)

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from apps.accounts.models import User
 from apps.drafts.models import Draft
 from apps.projects.models import Project
-from apps.projects.policies import Act, can, roles_for
+from apps.projects.policies import Act, can
 from apps.reviews.models import Decision, Review
 
 LATE = timedelta(hours=24)
@@ -27,10 +27,7 @@ class QueueItem:
 
 def queue(user: User, *, project_id: int | None = None) -> list[QueueItem]:
     """Everything that waits in the projects where this person reviews, longest waiting first."""
-    reviews = Review.objects.waiting().filter(
-        draft__brief__project__memberships__user=user,
-        draft__brief__project__memberships__role__in=roles_for(Act.REVIEW),
-    )
+    reviews = Review.objects.for_reviewer(user).waiting()
     if project_id is not None:
         reviews = reviews.filter(draft__brief__project_id=project_id)
     rows = reviews.select_related(
@@ -69,7 +66,7 @@ def num_waiting(project: Project) -> int:
 
 def num_claimable(user: User) -> int:
     """What "Take the next" has to offer this person."""
-    return sum(not (item.is_own or item.is_held) for item in queue(user))
+    return Review.objects.for_reviewer(user).claimable_by(user).count()
 
 
 def recent_decisions(user: User, *, limit: int = 10) -> QuerySet[Decision]:

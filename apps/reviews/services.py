@@ -13,7 +13,7 @@ from apps.common.leases import ClockTimestamp
 from apps.common.text import clean_text, sha256
 from apps.drafts.models import EDITABLE_STATES, Draft, DraftState, RevisionSource
 from apps.drafts.services import add_revision, draft_for, refuse_stale
-from apps.projects.policies import Act, not_found, require, roles_for
+from apps.projects.policies import Act, not_found, require
 from apps.reviews.models import Comment, Decision, DecisionKind, ReasonCode, Review
 
 CLAIM = timedelta(minutes=30)
@@ -62,10 +62,7 @@ def submit_draft(*, user: User, draft_id: int, revision: int | None = None) -> R
 @transaction.atomic
 def claim_next(*, user: User, project_id: int | None = None) -> Review | None:
     """The oldest waiting review that this person may decide, now held by them; None when there is none."""
-    reviews = Review.objects.claimable_by(user).filter(
-        draft__brief__project__memberships__user=user,
-        draft__brief__project__memberships__role__in=roles_for(Act.REVIEW),
-    )
+    reviews = Review.objects.for_reviewer(user).claimable_by(user)
     if project_id is not None:
         reviews = reviews.filter(draft__brief__project_id=project_id)
     review = reviews.select_for_update(skip_locked=True, of=("self",)).first()

@@ -173,10 +173,13 @@ def freeze_dataset(*, run: Run) -> Dataset:
     if run.dataset:
         return run.dataset
     Project.objects.select_for_update().get(pk=run.project_id)
-    for decision in usable_samples(run.project).decisions:
-        _sample_for(decision, run.project)
+    decisions = usable_samples(run.project).decisions
+    known = set(Sample.objects.filter(decision__in=decisions).values_list("decision_id", flat=True))
+    for decision in decisions:
+        if decision.pk not in known:
+            _add_sample(decision, run.project)
     samples = list(
-        Sample.objects.filter(decision__in=usable_samples(run.project).decisions)
+        Sample.objects.filter(decision__in=decisions)
         .select_related("decision__review__draft__brief")
         .order_by("pk")
     )
@@ -209,7 +212,7 @@ def freeze_dataset(*, run: Run) -> Dataset:
     return dataset
 
 
-def _sample_for(decision: Decision, project: Project) -> Sample:
+def _add_sample(decision: Decision, project: Project) -> None:
     """Every text of a brief lands on one side; every fourth new brief is held back."""
     brief_id = decision.review.draft.brief_id
     samples = Sample.objects.filter(project=project)
@@ -217,10 +220,7 @@ def _sample_for(decision: Decision, project: Project) -> Sample:
     if split is None:
         num_briefs = samples.values("brief_id").distinct().count()
         split = Split.HELDOUT if num_briefs % HELD_OUT_EVERY == HELD_OUT_EVERY - 2 else Split.TRAIN
-    sample, _created = Sample.objects.get_or_create(
-        decision=decision, defaults={"project": project, "brief_id": brief_id, "split": split}
-    )
-    return sample
+    Sample.objects.create(decision=decision, project=project, brief_id=brief_id, split=split)
 
 
 def _write_records(samples: Sequence[Sample]) -> Artifact:

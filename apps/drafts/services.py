@@ -32,6 +32,7 @@ from apps.projects.models import Brief
 from apps.projects.policies import Act, not_found, require
 from apps.projects.services import brief_for
 from apps.styles.prompts import BriefFields, build_messages
+from apps.styles.words import says
 
 MAX_CANDIDATES = 16
 MAX_QUEUED_PER_USER = 50
@@ -102,10 +103,17 @@ def _queue_draft(request: DraftRequest, candidate: int, *, seed: int) -> Draft:
         messages=build_messages(
             style=brief.preset.style_name, instructions=version.instructions, brief=brief_fields(brief)
         ),
+        must_not_say=_enforceable(brief),
     )
     job = Job.objects.create(draft=draft, user=request.user)
     ring_on_commit(WRITE_DRAFTS, row_id=job.pk)
     return draft
+
+
+def _enforceable(brief: Brief) -> list[str]:
+    """What the engine rules out: a term that the brief's own facts say stays a request to the model."""
+    own = "\n".join((brief.subject, *brief.must_say))
+    return [term for term in brief.must_not_say if not says(own, term)]
 
 
 def brief_fields(brief: Brief) -> BriefFields:

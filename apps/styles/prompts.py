@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 Role = Literal["system", "user", "assistant"]
+Task = Literal["continue", "rewrite", "shorten", "expand", "headline"]
 
 
 class Message(TypedDict):
@@ -34,10 +35,30 @@ def build_messages(*, style: str, instructions: str, brief: BriefFields) -> list
     `style` is the name of the preset's kind (news, fiction, marketing or a custom name).
     Empty fields leave no line behind.
     """
-    system = f"Style: {style}"
-    if instructions.strip():
-        system += "\n" + instructions.strip()
-    return [{"role": "system", "text": system}, {"role": "user", "text": _brief_lines(brief)}]
+    return [
+        {"role": "system", "text": _style_lines(style, instructions)},
+        {"role": "user", "text": _brief_lines(brief)},
+    ]
+
+
+def build_task_messages(
+    *, style: str, instructions: str, task: Task, text: str, num_words: int | None = None, wish: str = ""
+) -> list[Message]:
+    """The two messages that ask for work on a given text: rewrite it in the style, shorten it and so on.
+
+    The text comes last and is repeated as it is, with its lines.
+    """
+    lines = [f"Task: {task}"]
+    lines += [f"Wish: {_one_line(wish)}"] if wish.strip() else []
+    lines += [f"Length: {num_words} words"] if num_words else []
+    return [
+        {"role": "system", "text": _style_lines(style, instructions)},
+        {"role": "user", "text": "\n".join([*lines, "Text:", text.strip()])},
+    ]
+
+
+def _style_lines(style: str, instructions: str) -> str:
+    return "\n".join([f"Style: {style}", *([instructions.strip()] if instructions.strip() else [])])
 
 
 def _brief_lines(brief: BriefFields) -> str:

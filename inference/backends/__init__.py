@@ -12,7 +12,7 @@ class Runner(Protocol):
 
     A step names a lane and its rows. `run` opens the lane on its first use, computes the rows
     against what their sequences' slots already hold, and returns one sampled token id for each
-    row that samples, in their order.
+    row that samples, in their order; never one of the sequence's `forbidden_ids`.
     """
 
     info: ModelInfo
@@ -30,6 +30,10 @@ class Runner(Protocol):
         ...
 
     def is_end(self, token_id: int) -> bool: ...
+
+    def rewind(self, sequence: Sequence) -> None:
+        """Forget what a sequence computed beyond its `num_computed` tokens."""
+        ...
 
     def free(self, sequence: Sequence) -> None:
         """Forget a sequence; harmless for one that never ran."""

@@ -31,7 +31,8 @@ class FakeRunner:
         options = _options(model.location)
         self._step_seconds = 1 / options["tokens_per_second"]
         self._num_tokens = int(options["num_tokens"])
-        self._words: dict[int, bytes] = {}
+        self._words = {crc32(piece): piece for word in _STOCK if (piece := f" {word}".encode())}
+        self._stock = tuple(self._words)
         self._answers: dict[int, list[int]] = {}
         self._open_lanes: set[str | None] = {None}
         self.info = ModelInfo(
@@ -59,6 +60,9 @@ class FakeRunner:
     def is_end(self, token_id: int) -> bool:
         return token_id == _END
 
+    def rewind(self, sequence: Sequence) -> None:
+        """Nothing is computed ahead of the answer."""
+
     def free(self, sequence: Sequence) -> None:
         self._answers.pop(sequence.ticket, None)
 
@@ -66,7 +70,12 @@ class FakeRunner:
         if sequence.ticket not in self._answers:
             self._answers[sequence.ticket] = self._answer(sequence.request)
         answer = self._answers[sequence.ticket]
-        return answer[sequence.num_output] if sequence.num_output < len(answer) else _END
+        if sequence.num_output == len(answer):
+            return _END
+        allowed = (
+            id_ for id_ in (answer[sequence.num_output], *self._stock) if id_ not in sequence.forbidden_ids
+        )
+        return next(allowed, _END)
 
     def _answer(self, request: Request) -> list[int]:
         draw = random.Random(_digest(request))

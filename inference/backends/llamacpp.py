@@ -6,6 +6,7 @@ adapters never share a forward pass and switching between them costs nothing.
 
 import ctypes
 import logging
+import math
 import os
 import struct
 from collections import deque
@@ -86,8 +87,7 @@ class LlamaCppRunner:
             raise RuntimeError(f"llama_decode returned {status} for {self._batch.n_tokens} tokens")
         sampling = [row.sequence for row in step.rows if row.samples]
         return [
-            self._sampler(lane, sequence).draw(lane.context, index, sequence.num_output)
-            for sequence, index in zip(sampling, sampled_at, strict=True)
+            self._draw(lane, sequence, index) for sequence, index in zip(sampling, sampled_at, strict=True)
         ]
 
     def piece(self, token_id: int) -> bytes:
@@ -99,6 +99,9 @@ class LlamaCppRunner:
         """End of turn, end of text, and any other control token: an answer has none inside."""
         is_eog = llama.llama_vocab_is_eog(self._vocab, token_id)
         return bool(is_eog or llama.llama_vocab_is_control(self._vocab, token_id))
+
+    def rewind(self, sequence: Sequence) -> None:
+        self._lanes[sequence.lane].rewind(sequence.slot, sequence.num_computed)
 
     def free(self, sequence: Sequence) -> None:
         lane = self._lanes.get(sequence.lane)
@@ -178,6 +181,13 @@ class LlamaCppRunner:
         batch.n_tokens = index
         return sampled_at
 
+    def _draw(self, lane: "_Lane", sequence: Sequence, index: int) -> int:
+        if sequence.forbidden_ids:
+            logits: Any = llama.llama_get_logits_ith(lane.context, index)
+            for token_id in sequence.forbidden_ids:
+                logits[token_id] = -math.inf
+        return self._sampler(lane, sequence).draw(lane.context, index, sequence.num_output)
+
     def _sampler(self, lane: "_Lane", sequence: Sequence) -> "_Sampler":
         if sequence.slot not in lane.samplers:
             lane.samplers[sequence.slot] = _Sampler(
@@ -192,8 +202,16 @@ class _Lane:
     lora: Any
     samplers: dict[int, "_Sampler"] = field(default_factory=dict)
 
+    def rewind(self, slot: int, num_tokens: int) -> None:
+        """Keep the first `num_tokens` of a slot; its sampler is made anew from what stays."""
+        llama.llama_memory_seq_rm(llama.llama_get_memory(self.context), slot, num_tokens, -1)
+        self._close_sampler(slot)
+
     def free(self, slot: int) -> None:
         llama.llama_memory_seq_rm(llama.llama_get_memory(self.context), slot, -1, -1)
+        self._close_sampler(slot)
+
+    def _close_sampler(self, slot: int) -> None:
         if sampler := self.samplers.pop(slot, None):
             sampler.close()
 

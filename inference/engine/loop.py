@@ -119,13 +119,22 @@ class Loop:
             self._append(sequence, token_id)
 
     def _append(self, sequence: Sequence, token_id: int) -> None:
-        if self._runner.is_end(token_id):
+        if self._runner.is_end(token_id) and sequence.may_end():
             self._finish(sequence, "end")
             return
-        if event := sequence.append(token_id, self._runner.piece(token_id)):
-            self._outbox.append((sequence.ticket, event))
+        if not self._runner.is_end(token_id):
+            event = sequence.append(token_id, self._runner.piece(token_id))
+            if event:
+                self._outbox.append((sequence.ticket, event))
+        if sequence.num_pending < 1:
+            self._rewind(sequence)
         if sequence.is_full:
             self._finish(sequence, "length")
+
+    def _rewind(self, sequence: Sequence) -> None:
+        """The sequence took tokens back; the last that stays is computed again, for its logits."""
+        sequence.num_computed = len(sequence.ids) - 1
+        self._runner.rewind(sequence)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         self._scheduler.remove(sequence)

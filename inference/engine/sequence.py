@@ -4,8 +4,21 @@ import codecs
 from dataclasses import dataclass, field
 from typing import Self
 
+from inference.engine.banned import BannedTerms
 from inference.errors import InvalidRequest
 from inference.types import Event, FinishReason, Request
+
+# A model that finds so many ways to the same term will not be argued out of it.
+_MAX_REWINDS = 1024
+
+
+@dataclass
+class _Unit:
+    """Tokens that together make whole characters."""
+
+    ids: list[int] = field(default_factory=list)
+    pieces: list[bytes] = field(default_factory=list)
+    text: str = ""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -15,6 +28,9 @@ class Sequence:
     `ids` is prompt, resumed tokens, then what the model adds. The ids beyond `num_computed` are
     pending: many of them are a prefill, exactly one is a decode. `deadline` is on the clock that
     the loop uses, in seconds.
+
+    Text that may become a term of `must_not_say` is held back. When it does, the sequence goes
+    back to where the term began and forbids the token that led there.
     """
 
     ticket: int
@@ -28,8 +44,12 @@ class Sequence:
     _decoder: codecs.IncrementalDecoder = field(
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
     )
-    _held_text: str = ""
-    _held_ids: list[int] = field(default_factory=list)
+    _banned: BannedTerms = field(default_factory=lambda: BannedTerms(()))
+    _before: str = ""
+    _held: list[_Unit] = field(default_factory=list)
+    _open: _Unit = field(default_factory=_Unit)
+    _forbidden: dict[int, set[int]] = field(default_factory=dict)
+    _num_rewinds: int = 0
 
     @classmethod
     def start(
@@ -47,6 +67,8 @@ class Sequence:
             num_prompt=len(prompt_ids),
             max_ids=min(len(prompt_ids) + request.sampling.max_tokens, context_length),
             deadline=now + request.deadline_s,
+            _banned=BannedTerms(request.must_not_say),
+            _before=request.resume_text[-1:],
         )
 
     @property
@@ -66,27 +88,92 @@ class Sequence:
     def is_full(self) -> bool:
         return len(self.ids) >= self.max_ids
 
+    @property
+    def forbidden_ids(self) -> set[int]:
+        """Tokens that must not come next: each has led to a banned term from here."""
+        return self._forbidden.get(len(self.ids), set())
+
     def append(self, token_id: int, piece: bytes) -> Event | None:
-        """Take a sampled token in; an event comes back when its characters are complete."""
+        """Take a sampled token in; an event comes back when its characters are complete and allowed.
+
+        `ids` may be shorter afterwards: then the token was taken back.
+        """
         self.ids.append(token_id)
-        self._held_ids.append(token_id)
-        self._held_text += self._decoder.decode(piece)
-        unfinished, _ = self._decoder.getstate()
-        return None if unfinished else self._release()
+        self._open.ids.append(token_id)
+        self._open.pieces.append(piece)
+        self._open.text += self._decoder.decode(piece)
+        if self._decoder.getstate()[0]:
+            return None
+        self._held.append(self._open)
+        self._open = _Unit()
+        found = self._banned.find(self._held_text, before=self._before)
+        if found and found.is_said and self._take_back(found.start):
+            return None
+        num_units = self._num_certain()
+        return self._release(num_units) if num_units else None
+
+    def may_end(self) -> bool:
+        """Whether the text may end here; if its last words are banned it goes back instead."""
+        found = self._banned.find(self._held_text, before=self._before, final=True)
+        return found is None or not self._take_back(found.start)
 
     def finish(self, reason: FinishReason) -> Event:
-        """The last event; what was held back comes with it, a cut character as U+FFFD."""
-        self._held_text += self._decoder.decode(b"", final=True)
-        return self._release(reason)
+        """The last event; what was held back comes with it, a cut character as U+FFFD.
 
-    def _release(self, reason: FinishReason | None = None) -> Event:
+        An ending that the engine has forced drops a banned term rather than say it.
+        """
+        self._open.text += self._decoder.decode(b"", final=True)
+        self._held.append(self._open)
+        found = self._banned.find(self._held_text, before=self._before, final=True)
+        if found is not None and self._num_rewinds < _MAX_REWINDS:
+            del self._held[self._unit_at(found.start) :]
+        return self._release(len(self._held), reason)
+
+    @property
+    def _held_text(self) -> str:
+        return "".join(unit.text for unit in self._held)
+
+    def _num_certain(self) -> int:
+        """How many held units may be sent: also those after them may still be taken back."""
+        text = self._held_text
+        while (found := self._banned.find(text, before=self._before)) and not found.is_said:
+            text = text[: found.start]
+        return self._unit_at(len(text))
+
+    def _unit_at(self, index: int) -> int:
+        """The held unit that has the character at `index` of the held text."""
+        for number, unit in enumerate(self._held):
+            index -= len(unit.text)
+            if index < 0:
+                return number
+        return len(self._held)
+
+    def _take_back(self, index: int) -> bool:
+        """Go back to the unit with the character at `index`; False when that was tried too often."""
+        if self._num_rewinds >= _MAX_REWINDS:
+            return False
+        self._num_rewinds += 1
+        number = self._unit_at(index)
+        unit = self._held[number]
+        num_back = sum(len(later.ids) for later in self._held[number:]) - (len(unit.ids) - 1)
+        del self.ids[len(self.ids) - num_back :], self._held[number:]
+        here = len(self.ids)  # what was forbidden further on belonged to another text
+        self._forbidden = {place: ids for place, ids in self._forbidden.items() if place <= here}
+        self._forbidden.setdefault(here, set()).add(unit.ids[-1])
+        self._decoder.reset()
+        self._open = _Unit(unit.ids[:-1], unit.pieces[:-1])
+        self._open.text = "".join(self._decoder.decode(piece) for piece in self._open.pieces)
+        return True
+
+    def _release(self, num_units: int, reason: FinishReason | None = None) -> Event:
+        units, self._held = self._held[:num_units], self._held[num_units:]
         # NUL is a legal character that no text column and no page can hold.
-        text, ids = self._held_text.replace("\0", ""), tuple(self._held_ids)
-        self._held_text, self._held_ids = "", []
+        text = "".join(unit.text for unit in units).replace("\0", "")
+        self._before = (self._before + text)[-1:]
         return Event(
             request_id=self.request.id,
             text=text,
-            token_ids=ids,
+            token_ids=tuple(number for unit in units for number in unit.ids),
             finish_reason=reason,
             num_prompt_tokens=self.num_prompt,
         )

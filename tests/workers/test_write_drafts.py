@@ -15,6 +15,7 @@ from apps.common.leases import JobState
 from apps.drafts import services
 from apps.drafts.models import Chunk, Draft, Job, Worker
 from apps.projects.models import Brief
+from apps.styles.words import says
 from apps.tuning.models import Release, ReleaseKind
 from inference import Engine
 from tests.support.cast import Newsroom, assert_refused
@@ -64,6 +65,23 @@ def test_the_same_brief_and_seed_write_the_same_text_again(
 
     assert first.text == second.text
     assert first.content_sha256 == second.content_sha256
+
+
+def test_what_must_not_be_said_is_not_said(newsroom: Newsroom, open_engine: OpenEngine) -> None:
+    open_engine()
+    terms = ["with", "new", "today"]
+
+    free = written(a_queued_draft(newsroom))
+    ruled = written(a_queued_draft(newsroom, brief=a_brief(newsroom, must_not_say=terms)))
+
+    assert any(says(free.text, term) for term in terms)
+    assert not any(says(ruled.text, term) for term in terms)
+    assert ruled.finish_reason == "end"
+
+
+def test_a_term_that_a_fact_says_is_left_to_the_model(newsroom: Newsroom) -> None:
+    brief = a_brief(newsroom, must_say=["the old barn opens"], must_not_say=["old", "delay"])
+    assert a_queued_draft(newsroom, brief=brief).must_not_say == ["delay"]
 
 
 def test_a_doorbell_for_nothing_does_nothing(newsroom: Newsroom, open_engine: OpenEngine) -> None:

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from bench import form
 
-NAMES = ("batch", "start", "loop")
+NAMES = ("batch", "start", "loop", "model", "exporter")
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """What editors ask for: subjects, and facts in the many shapes in which people type them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +25,8 @@ _TAILS = (
     *("by the river", "near {town}", "with {rare}"),
 )
 _DEEDS = ("finds", "loses", "steals", "repairs", "inherits", "sells", "hides", "remembers")
-_SHAPES: dict[str, int] = {
+_FATES = ("forgotten", "closed", "sold", "rebuilt", "found again", "given away", "promised")
+SHAPES: dict[str, int] = {
     "sentence": 34, "clause": 12, "verb": 10, "person": 9, "thing": 11, "date": 5,
     "when": 4, "place": 4, "at": 3, "label": 5, "odd": 7,
 }  # fmt: skip
@@ -62,11 +64,13 @@ class Editor:
         self.invent = invent
         self.rng = invent.rng
 
-    def subject(self, style: Style) -> Subject:
+    def subject(self, style: str) -> Subject:
         if style == "fiction" and not self.invent.tame and self.rng.random() < 0.6:
             return self._story_subject()
         head, plural = self._head()
         core = " ".join([*self._modifiers(), head])
+        if not plural and self.rng.random() < 0.14:
+            return self._clause_subject(core, head)
         if not plural and self.rng.random() < 0.3:
             return self._event_subject(core, head)
         return self._thing_subject(core, head, plural)
@@ -94,6 +98,23 @@ class Editor:
             text=self._as_typed(plain), noun_phrase=f"the {plain}", short=f"the {head}", plural=False
         )
 
+    def _clause_subject(self, core: str, head: str) -> Subject:
+        """Subjects with a comma, a relative clause, a colon or an abbreviation, as people type them."""
+        shape, article = self.rng.randrange(4), self.rng.choice(("the", "a"))
+        if shape == 0:
+            name = f"{self.invent('Odd')} {self.rng.choice(('Pro ', 'Mini ', ''))}{self.rng.randint(1, 9)}"
+            text = f"{name}, the {core} that lets {self.invent('user')} {self.invent('act')}"
+        elif shape == 1:
+            text = f"{article} {core} where {self.invent('user')} can {self.invent('act')}"
+        elif shape == 2:
+            saint = f"{self.rng.choice(('St.', 'Dr.', 'Mt.', 'No.'))} {self.invent('first')}"
+            where = self.rng.choice(("near", "north of", "close to"))
+            text = f"the {saint} {head}, {where} {self.invent('town')}"
+        else:
+            text = f"{article} {core} that was {self.rng.choice(_FATES)} in {self.invent('year')}"
+        text = banks.with_articles(text)
+        return Subject(text=self._as_typed(text), noun_phrase=text, short=f"the {head}", plural=False)
+
     def _thing_subject(self, core: str, head: str, plural: bool) -> Subject:
         core += self._tail(0.3)
         article = self.rng.choice(("", "", "the", "the") if plural else ("", "", "the", "a"))
@@ -115,7 +136,7 @@ class Editor:
         first = self.invent("first")
         noun = self.invent(self.rng.choice(("noun", "rare", "thing", "wild")))
         described = " ".join([*self._modifiers(), noun])
-        role = self.rng.choice(banks.sections("fiction")["role"])
+        role = self.rng.choice(banks.sections("fiction", "en")["role"])
         shape, hero = self.rng.randrange(6), ""
         if shape == 0:
             text, noun_phrase, hero = f"{first} and the {described}", f"the {described}", first
@@ -141,20 +162,13 @@ class Editor:
 
     def facts(self, subject: Subject, count: int) -> list[Fact]:
         """`count` facts, none of which is part of another."""
-        found: list[Fact] = []
-        for _ in range(count * 3):
-            if len(found) == count:
-                break
-            fact = self._fact(subject)
-            if not any(fact.told in other.told or other.told in fact.told for other in found):
-                found.append(fact)
-        return found
+        return distinct_facts(lambda: self._fact(subject), count)
 
     def _fact(self, subject: Subject) -> Fact:
-        shape = self.rng.choices(tuple(_SHAPES), tuple(_SHAPES.values()))[0]
+        shape = self.rng.choices(tuple(SHAPES), tuple(SHAPES.values()))[0]
         if self.invent.tame and shape == "odd":
             shape = "sentence"
-        form = self.rng.choice(self.invent.believable(banks.sections("facts")[shape]))
+        form = self.rng.choice(self.invent.believable(banks.sections("facts", "en")[shape]))
         agreement = agreeing(subject)
         told = self._expand(form, lambda slot: agreement[slot] if slot in agreement else self.invent(slot))
         inside = told
@@ -162,7 +176,7 @@ class Editor:
             inside = told[0].lower() + told[1:]
         if shape == "sentence" and not self.invent.tame and self.rng.random() < 0.12:
             joint = self.rng.choice(_JOINTS)
-            clause = self._expand(self.rng.choice(banks.sections("facts")["clause"]), self.invent)
+            clause = self._expand(self.rng.choice(banks.sections("facts", "en")["clause"]), self.invent)
             told, inside = told + joint + clause, inside + joint + clause
         return Fact(shape=shape, asked=self._as_asked(shape, told, inside), told=told, told_inside=inside)
 
@@ -187,3 +201,15 @@ def agreeing(subject: Subject) -> dict[str, str]:
         "Short": subject.short[0].upper() + subject.short[1:],
         "short": subject.short,
     }
+
+
+def distinct_facts(think: Callable[[], Fact], count: int) -> list[Fact]:
+    """Up to `count` facts of those that come to mind, none of which is part of another."""
+    found: list[Fact] = []
+    for _ in range(count * 3):
+        if len(found) == count:
+            break
+        fact = think()
+        if not any(fact.told in other.told or other.told in fact.told for other in found):
+            found.append(fact)
+    return found

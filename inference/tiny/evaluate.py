@@ -7,16 +7,22 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+from apps.styles.words import count_words, normalised, says
 from inference import Engine, Request, Sampling
 from inference.tiny.ask import STYLES, Style
-from inference.tiny.corpus import Pair, holds, make_pair, unkept
+from inference.tiny.banks import Language
+from inference.tiny.corpus import LANGUAGES, Pair, make_draft, unkept
 
 _AT_ONCE = 8
-_TRAINING_TEXTS = 1500  # pairs of the training split that teach the style classifier
+_TRAINING_TEXTS = 400  # per language and style: they teach the style classifier
 _TIME_LIMIT_S = 3600.0
 _MAX_TOKENS = 700
+_SENTENCE_END = re.compile(r"(?<=[.?!])[\s\"”]+|(?<=[。？！])[”」\s]*")
+_HAN = re.compile("[\u4e00-\u9fff]")
+_SPOKEN_MARKS = re.compile(r"[\"“”「」?!？！]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +34,20 @@ class Sample:
     has_ended: bool
 
 
-def write_samples(model: str, *, count: int, seed: int, temperature: float = 0.6) -> list[Sample]:
-    """One text for each of the first `count` held-out briefs of a seed."""
-    pairs = [make_pair(seed=seed, split="heldout", index=index) for index in range(count)]
+def heldout_briefs(*, count: int, seed: int) -> list[Pair]:
+    """`count` held-out pairs, languages and styles in turn."""
+    cells = [(language, style) for style in STYLES for language in LANGUAGES]
+    return [
+        make_draft(seed=seed, split="heldout", index=index, language=language, style=style)
+        for index in range(count)
+        for language, style in [cells[index % len(cells)]]
+    ]
+
+
+def write_samples(
+    model: str, pairs: Sequence[Pair], *, seed: int, temperature: float = 0.6, enforced: bool = True
+) -> list[Sample]:
+    """One text per pair; `enforced` rules must-not-say terms out as the product does."""
     with (
         tempfile.TemporaryDirectory() as cache,
         Engine.open(model, home=Path(cache), max_sequences=_AT_ONCE) as engine,
@@ -38,11 +55,11 @@ def write_samples(model: str, *, count: int, seed: int, temperature: float = 0.6
     ):
 
         def write(pair: Pair) -> Sample:
-            sampling = Sampling(temperature=temperature, max_tokens=_MAX_TOKENS, seed=seed)
             request = Request(
                 id=f"{id(pair)}",
-                messages=tuple({"role": m["role"], "text": m["text"]} for m in pair.messages),
-                sampling=sampling,
+                messages=tuple(pair.messages),
+                sampling=Sampling(temperature=temperature, max_tokens=_MAX_TOKENS, seed=seed),
+                must_not_say=pair.brief.must_not_say if enforced else (),
                 request_class="batch",
                 deadline_s=_TIME_LIMIT_S,
             )
@@ -53,72 +70,80 @@ def write_samples(model: str, *, count: int, seed: int, temperature: float = 0.6
         return list(callers.map(write, pairs))
 
 
-def figures(samples: Sequence[Sample], *, seed: int) -> dict[str, float]:
-    """Shares from 0 to 1 over all samples; facts also for every style."""
-    classifier = StyleClassifier(_training_pairs(seed))
-    forbidden = [holds(s.text, term) for s in samples for term in s.pair.brief.must_not_say]
+def cell(samples: Sequence[Sample], language: Language, style: Style | None = None) -> list[Sample]:
+    return [s for s in samples if s.pair.language == language and style in (None, s.pair.style)]
+
+
+def figures(samples: Sequence[Sample], classifier: "StyleClassifier") -> dict[str, float]:
+    """Shares from 0 to 1 over samples of one language."""
+    said = [says(s.text, term) for s in samples for term in s.pair.brief.must_not_say]
+    distinct_3 = distinct([s.text for s in samples], 3)
+    distinct_3_of_corpus = distinct([s.pair.text for s in samples], 3)
     return {
-        "facts_kept": _facts_kept(samples),
-        **{
-            f"facts_kept_{style}": _facts_kept([s for s in samples if s.pair.style == style])
-            for style in STYLES
-        },
-        "forbidden_said": _share(forbidden),
+        "facts_kept": facts_kept(samples),
+        "forbidden_said": _share(said),
         "style_recognised": _share([classifier.style_of(s.text) == s.pair.style for s in samples]),
         "length_within_25_percent": _share([_has_length(s) for s in samples]),
         "ended": _share([s.has_ended for s in samples]),
-        "with_repeated_sentence": _share([_repeats(s.text) for s in samples]),
-        "distinct_3": distinct([s.text for s in samples], 3),
-        "distinct_3_of_corpus": distinct([s.pair.text for s in samples], 3),
+        "with_repeated_sentence": _share([repeats(s.text) for s in samples]),
+        "distinct_3": distinct_3,
+        "distinct_3_of_corpus": distinct_3_of_corpus,
+        "distinct_3_ratio": distinct_3 / max(1e-9, distinct_3_of_corpus),
     }
 
 
 class StyleClassifier:
-    """Naive Bayes over words, taught by texts of the corpus."""
+    """Naive Bayes over words, or pairs of characters in Chinese, taught by texts of the corpus."""
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
+    def __init__(self, language: Language, *, seed: int) -> None:
+        self._language = language
         self._counts: dict[Style, Counter[str]] = {style: Counter() for style in STYLES}
-        for pair in pairs:
-            self._counts[pair.style].update(_words(pair.text))
+        for index in range(_TRAINING_TEXTS * len(STYLES)):
+            style = STYLES[index % len(STYLES)]
+            pair = make_draft(seed=seed, split="train", index=index, language=language, style=style)
+            self._counts[style].update(self._features(pair.text))
         self._totals = {style: sum(counts.values()) for style, counts in self._counts.items()}
         self._vocabulary = len(set().union(*self._counts.values()))
 
     def style_of(self, text: str) -> Style:
-        words = _words(text)
-        return max(STYLES, key=lambda style: sum(self._log_share(style, word) for word in words))
+        features = self._features(text)
+        return max(STYLES, key=lambda style: sum(self._log_share(style, one) for one in features))
 
-    def _log_share(self, style: Style, word: str) -> float:
-        return math.log((self._counts[style][word] + 1) / (self._totals[style] + self._vocabulary))
+    def _features(self, text: str) -> list[str]:
+        words = normalised(text).split()
+        features = words if self._language == "en" else [a + b for a, b in pairwise(words)]
+        return features + _SPOKEN_MARKS.findall(text)
+
+    def _log_share(self, style: Style, feature: str) -> float:
+        return math.log((self._counts[style][feature] + 1) / (self._totals[style] + self._vocabulary))
 
 
 def distinct(texts: Sequence[str], size: int) -> float:
     """Share of different word n-grams among all of the texts' n-grams (Li et al. 2016)."""
-    grams = [gram for text in texts for gram in zip(*(_words(text)[i:] for i in range(size)), strict=False)]
+    words = [normalised(text).split() for text in texts]
+    grams = [gram for each in words for gram in zip(*(each[i:] for i in range(size)), strict=False)]
     return len(set(grams)) / max(1, len(grams))
 
 
-def _training_pairs(seed: int) -> list[Pair]:
-    return [make_pair(seed=seed, split="train", index=index) for index in range(_TRAINING_TEXTS)]
-
-
-def _facts_kept(samples: Sequence[Sample]) -> float:
+def facts_kept(samples: Sequence[Sample]) -> float:
     asked = sum(len(sample.pair.brief.must_say) for sample in samples)
     lost = sum(len(unkept(sample.pair, sample.text)) for sample in samples)
     return 1 - lost / max(1, asked)
 
 
-def _has_length(sample: Sample) -> bool:
-    asked = sample.pair.brief.num_words
-    return abs(len(sample.text.split()) - asked) <= asked / 4
+def repeats(text: str) -> bool:
+    """Whether a sentence of more than three words, or six characters, stands in the text twice.
 
-
-def _repeats(text: str) -> bool:
-    sentences = [s for s in re.split(r"(?<=[.?!])[\s\"]+", text) if len(s.split()) > 3]
+    Shorter ones ("said the driver") may come back in a dialogue.
+    """
+    least = 6 if _HAN.search(text) else 3
+    sentences = [s.strip() for s in _SENTENCE_END.split(text) if count_words(s) > least]
     return len(set(sentences)) < len(sentences)
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"[\w#'-]+|[\"?!]", text.casefold())
+def _has_length(sample: Sample) -> bool:
+    asked = sample.pair.brief.num_words
+    return abs(count_words(sample.text) - asked) <= asked / 4
 
 
 def _share(answers: Sequence[bool]) -> float:

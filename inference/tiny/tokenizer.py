@@ -11,7 +11,7 @@ from inference.tiny.corpus import make_pair
 
 END_OF_TEXT = "<|endoftext|>"
 CONTROL_TOKENS = (END_OF_TEXT, "<|im_start|>", END_OF_TURN)
-VOCAB_SIZE = 8192
+VOCAB_SIZE = 10_240
 MAX_TOKENS = 2048
 
 # The split of the Qwen2 family: llama.cpp knows it as "qwen2". Every digit is a token, so

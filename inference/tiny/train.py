@@ -1,20 +1,25 @@
-"""Trains the small model from nothing: the same code on a CPU and on a GPU."""
+"""Trains the small model, from nothing or from another's weights: the same code on a CPU and on a GPU."""
 
 import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch.nn import functional
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from inference.chat import END_OF_TURN
 from inference.tiny.batches import IGNORED, Batch, PackedPairs, load_batches
 from inference.tiny.recipe import Recipe
 from inference.tiny.tokenizer import END_OF_TEXT, MAX_TOKENS, load_tokenizer
+
+_SPREAD = 0.02  # standard deviation of fresh embeddings, as in LlamaConfig
 
 
 def new_model(recipe: Recipe, tokenizer_dir: Path) -> LlamaForCausalLM:
@@ -37,20 +42,70 @@ def new_model(recipe: Recipe, tokenizer_dir: Path) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+@torch.no_grad()
+def take_over(model: LlamaForCausalLM, tokenizer_dir: Path, start: Path) -> None:
+    """Begin with the weights of `start`, a folder of the same shape whose tokenizer may be another.
+
+    A token that both vocabularies have keeps its embedding. Another gets the mean of the tokens
+    into which the earlier tokenizer cuts it, and some noise, so that tokens of the same pieces
+    come apart.
+    """
+    earlier = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict()
+    own = model.state_dict()
+    for name, weights in own.items():
+        if weights.shape == earlier[name].shape and "embed" not in name and "lm_head" not in name:
+            weights.copy_(earlier[name])
+        elif weights.shape[1:] != earlier[name].shape[1:]:
+            raise SystemExit(
+                f"{start} has another shape ({name}): give the same --hidden, --layers and so on."
+            )
+    cutter, known = load_tokenizer(start), earlier["model.embed_tokens.weight"]
+    vocabulary, earlier_vocabulary = load_tokenizer(tokenizer_dir).get_vocab(), cutter.get_vocab()
+    embeddings = model.get_input_embeddings().weight
+    noise = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(0)) * _SPREAD
+    for token, number in vocabulary.items():
+        if token in earlier_vocabulary:
+            embeddings[number] = known[earlier_vocabulary[token]]
+        else:
+            pieces = [piece.id for piece in cutter.model.tokenize(token)]
+            embeddings[number] = known[pieces].mean(dim=0) + noise[number]
+
+
 class Trainer:
     """One training: `run` goes on from the last checkpoint in `out`, if there is one."""
 
     def __init__(
-        self, recipe: Recipe, *, tokenizer_dir: Path, out: Path, workers: int, compiled: bool
+        self,
+        recipe: Recipe,
+        *,
+        tokenizer_dir: Path,
+        out: Path,
+        workers: int = 0,
+        compiled: bool = False,
+        start: Path | None = None,
+        teacher: Path | None = None,
     ) -> None:
+        if recipe.rows % recipe.accumulate:
+            raise SystemExit(f"{recipe.rows} rows cannot be read in {recipe.accumulate} equal parts.")
         self.recipe, self.tokenizer_dir, self.out, self.workers = recipe, tokenizer_dir, out, workers
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.in_bf16 = has_fast_bf16(self.device)
         self.model = new_model(recipe, tokenizer_dir)
+        if start:
+            take_over(self.model, tokenizer_dir, start)
         self.model.to(self.device)  # type: ignore[arg-type]  # transformers wraps it without types
         self.body = torch.compile(self.model.model) if compiled else self.model.model
+        self.teacher = self._load_teacher(teacher) if teacher else None
         self.optimizer = self._new_optimizer()
         self.step = 0
+        self.losses: list[float] = []
         out.mkdir(parents=True, exist_ok=True)
+
+    def _load_teacher(self, folder: Path) -> LlamaForCausalLM:
+        if load_tokenizer(folder).get_vocab() != load_tokenizer(self.tokenizer_dir).get_vocab():
+            raise SystemExit(f"{folder} has another vocabulary: a teacher has to speak in the same tokens.")
+        teacher = cast(LlamaForCausalLM, AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
+        return teacher.to(self.device).eval().requires_grad_(False)  # type: ignore[arg-type,no-untyped-call]
 
     def _new_optimizer(self) -> torch.optim.AdamW:
         matrices = [p for p in self.model.parameters() if p.dim() > 1]
@@ -59,9 +114,7 @@ class Trainer:
             {"params": matrices, "weight_decay": self.recipe.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(
-            groups, lr=self.recipe.learning_rate, betas=(0.9, 0.95), fused=self.device.type == "cuda"
-        )
+        return torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=(0.9, 0.95), fused=True)
 
     def run(self) -> None:
         self.resume()
@@ -75,42 +128,60 @@ class Trainer:
             last=recipe.steps,
         )
         self.model.train()
-        began, first = time.monotonic(), self.step
-        for batch in load_batches(data, self.workers):
-            loss = self.train_step(batch)
-            self.step += 1
-            if self.step % 20 == 0 or self.step == recipe.steps:
-                self._report(loss.item(), (self.step - first) / (time.monotonic() - began))
-            if self.step % recipe.checkpoint_every == 0 or self.step == recipe.steps:
-                self.save_checkpoint()
+        with tqdm(total=recipe.steps, initial=self.step, unit="step", mininterval=5) as progress:
+            began = time.monotonic()
+            for batch in load_batches(data, self.workers):
+                self.losses.append(self.train_step(batch).item())
+                self.step += 1
+                speed = recipe.rows * recipe.length / (time.monotonic() - began)
+                progress.set_postfix_str(f"loss {self.losses[-1]:.3f}, {speed:,.0f} tokens/s", refresh=False)
+                progress.update()
+                if self.step % recipe.checkpoint_every == 0 or self.step == recipe.steps:
+                    self.save_checkpoint()
+                began = time.monotonic()
         self.save_model()
 
     def train_step(self, batch: Batch) -> torch.Tensor:
+        """One update from a batch, read in `accumulate` parts that weigh by their counted tokens."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * rate_share(self.step, self.recipe)
-        loss = self.loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total = torch.zeros((), device=self.device)
+        num_counted = (batch.labels != IGNORED).sum().item()
+        for part in _parts(batch, self.recipe.rows // self.recipe.accumulate):
+            share = (part.labels != IGNORED).sum().item() / num_counted
+            loss = self.loss(part) * share
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        return total
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Mean cross-entropy over the tokens of the completions."""
-        ids, labels, positions, documents = (tensor.to(self.device, non_blocking=True) for tensor in batch)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            hidden = self.body(
-                input_ids=ids, position_ids=positions, attention_mask=own_document(documents), use_cache=False
-            ).last_hidden_state
-            counted = labels != IGNORED
-            logits = self.model.lm_head(hidden[counted])
-        return functional.cross_entropy(logits.float(), labels[counted])
+        """Mean cross-entropy over the tokens of the completions; a teacher's part is mixed in."""
+        batch = Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
+        counted = batch.labels != IGNORED
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.in_bf16):
+            logits = self._logits(self.model, self.body, batch, counted)
+        loss = functional.cross_entropy(logits, batch.labels[counted])
+        if self.teacher is None:
+            return loss
+        with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.in_bf16):
+            taught = self._logits(self.teacher, self.teacher.model, batch, counted)
+        share = self.recipe.teacher_share
+        return (1 - share) * loss + share * distance(logits, taught, self.recipe.teacher_temperature)
 
-    def _report(self, loss: float, steps_per_s: float) -> None:
-        tokens = self.recipe.rows * self.recipe.length * steps_per_s
-        left = (self.recipe.steps - self.step) / steps_per_s
-        progress = f"step {self.step}/{self.recipe.steps}  loss {loss:.4f}"
-        print(f"{progress}  {tokens:,.0f} tokens/s  {left:.0f} s left", flush=True)
+    def _logits(
+        self, model: LlamaForCausalLM, body: torch.nn.Module, batch: Batch, counted: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits of shape (counted tokens, vocabulary) in float32."""
+        hidden = body(
+            input_ids=batch.ids,
+            position_ids=batch.positions,
+            attention_mask=own_document(batch.documents),
+            use_cache=False,
+        ).last_hidden_state
+        return cast(torch.Tensor, model.lm_head(hidden[counted]).float())
 
     # -- files ---------------------------------------------------------------------------------
 
@@ -118,6 +189,7 @@ class Trainer:
         state = {
             "recipe": asdict(self.recipe),
             "step": self.step,
+            "losses": self.losses,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -134,10 +206,10 @@ class Trainer:
             raise SystemExit(f"{path} was made with other numbers. Give another --out, or the same numbers.")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        self.step, self.losses = state["step"], state["losses"]
 
     def save_model(self) -> None:
-        """Weights in bf16, with the configuration that generation needs."""
+        """Weights in bf16, with the configuration that generation needs, the numbers and the loss."""
         model = self.model
         model.to(torch.bfloat16)  # type: ignore[arg-type]  # transformers wraps it without types
         model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -146,6 +218,24 @@ class Trainer:
         )  # fmt: skip
         model.save_pretrained(self.out)
         (self.out / "recipe.json").write_text(json.dumps(asdict(self.recipe), indent=2) + "\n", "utf-8")
+        plot_loss(self.losses, self.out / "loss.png")
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 arithmetic pays: an AVX2 processor emulates it a hundred times slower than float32."""
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+
+
+def distance(logits: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Mean KL divergence of the student from the teacher, both softened, times temperature squared.
+
+    The square keeps the gradient's size the same for every temperature (Hinton, Vinyals and
+    Dean 2015). Both have shape (tokens, vocabulary).
+    """
+    student = functional.log_softmax(logits / temperature, dim=-1)
+    teacher = functional.log_softmax(taught / temperature, dim=-1)
+    divergence = functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
+    return divergence * temperature**2
 
 
 def rate_share(step: int, recipe: Recipe) -> float:
@@ -161,3 +251,24 @@ def own_document(documents: torch.Tensor) -> torch.Tensor:
     length = documents.shape[1]
     same = documents[:, :, None] == documents[:, None, :]
     return (same & torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()).unsqueeze(1)
+
+
+def plot_loss(losses: list[float], path: Path) -> None:
+    """The loss of every step and its moving mean over a fiftieth of the training, as a picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    width = max(1, len(losses) // 50)
+    means = [sum(losses[i - width : i]) / width for i in range(width, len(losses) + 1)]
+    axes.plot(range(1, len(losses) + 1), losses, color="0.8", linewidth=0.8, label="step")
+    axes.plot(range(width, len(losses) + 1), means, color="tab:blue", label=f"mean of {width} steps")
+    axes.set(xlabel="step", ylabel="loss (nats per token)", title="Training loss")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def _parts(batch: Batch, rows: int) -> Iterator[Batch]:
+    for first in range(0, batch.ids.shape[0], rows):
+        yield Batch(*(tensor[first : first + rows] for tensor in batch))

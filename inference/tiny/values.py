@@ -4,9 +4,10 @@ A model that wants to repeat them has to copy them from the brief.
 """
 
 import random
-from typing import Literal
+from typing import ClassVar, Literal
 
 from inference.tiny import banks
+from inference.tiny.banks import Language
 
 Split = Literal["train", "heldout"]
 
@@ -48,20 +49,23 @@ _ROUTES = ("bus {number}", "tram {number}", "bus from {town}", "boat", "bicycle"
 
 
 class Inventor:
-    """Fills the slots of briefs from one random stream.
+    """Fills the slots of briefs from one random stream, in English.
 
     A tame inventor makes no words up and fills no slot with any word at all.
     """
+
+    language: ClassVar[Language] = "en"
 
     def __init__(self, rng: random.Random, split: Split, *, tame: bool = False) -> None:
         self.rng = rng
         self.split = split
         self.tame = tame
         self.topic = self._pick_topic()
-        self.fields = banks.topics()[self.topic]
+        self.fields = banks.topics(self.language)[self.topic]
 
     def _pick_topic(self) -> str:
-        names = [name for name in banks.topics() if (name in HELDOUT_TOPICS) == (self.split == "heldout")]
+        is_heldout = self.split == "heldout"
+        names = [name for name in banks.topics(self.language) if (name in HELDOUT_TOPICS) == is_heldout]
         generic_share = 0 if self.tame else 0.2
         return "generic" if self.rng.random() < generic_share else self.rng.choice(names)
 
@@ -72,7 +76,7 @@ class Inventor:
 
     def word(self, section: str) -> str:
         """A word of a list; the last seventh of every list is kept for held-out briefs."""
-        entries = banks.words(section)
+        entries = banks.words(section, self.language)
         border = len(entries) - len(entries) // 7
         if self.split == "heldout" and border < len(entries):
             return self.rng.choice(entries[border:])
@@ -96,9 +100,10 @@ class Inventor:
         if chance < 0.4:
             return self.word(self.rng.choice(("common", "common", "inflected")))
         if chance < 0.55:
-            return self.rng.choice(banks.all_words())
+            return self.rng.choice(banks.all_words(self.language))
         if chance < 0.85:
-            start, end = self.rng.choice(banks.all_words()), self.rng.choice(banks.all_words())
+            words = banks.all_words(self.language)
+            start, end = self.rng.choice(words), self.rng.choice(words)
             return start[: self.rng.randint(1, len(start))] + end[self.rng.randrange(len(end)) :]
         return self.odd()
 
@@ -228,7 +233,7 @@ class Inventor:
 
     def word_of(self, section: str) -> str:
         """A word of a list that has no held-out part, such as the months."""
-        return self.rng.choice(banks.words(section))
+        return self.rng.choice(banks.words(section, self.language))
 
     def _slot_month(self) -> str:
         return self.word_of("month")

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from inference.tiny import GGUF_PATH, MODEL_DIR
+from inference.tiny.corpus import LANGUAGES
 
 MEGABYTE = 1_000_000
 
@@ -30,11 +31,20 @@ def test_asking_for_the_path_loads_nothing_heavy() -> None:
 
 @pytest.mark.model
 def test_held_out_drafts_keep_facts_length_and_style() -> None:
-    from inference.tiny.evaluate import figures, write_samples
+    from inference.tiny.evaluate import StyleClassifier, cell, figures, heldout_briefs, write_samples
 
-    samples = write_samples(str(GGUF_PATH), count=12, seed=2)
-    found = figures(samples, seed=2)
-    assert found["facts_kept"] >= 0.85
-    assert found["style_recognised"] >= 0.9
-    assert found["length_within_25_percent"] >= 0.9
-    assert found["ended"] == 1.0
+    samples = write_samples(str(GGUF_PATH), heldout_briefs(count=36, seed=2), seed=2)
+    for language in LANGUAGES:
+        found = figures(cell(samples, language), StyleClassifier(language, seed=2))
+        assert found["facts_kept"] >= 0.85
+        assert found["forbidden_said"] == 0.0
+        assert found["style_recognised"] >= 0.9
+        assert found["length_within_25_percent"] >= 0.85
+        assert found["ended"] >= 0.95
+
+
+def test_the_card_shows_samples_of_every_style_and_language() -> None:
+    card = (MODEL_DIR / "MODEL_CARD.md").read_text("utf-8")
+    samples = card.partition("## Samples")[2]
+    assert samples.count("### English") == samples.count("### Chinese") == 3
+    assert samples.count("**20**") == 6

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 Fill = Callable[[str], str]
 """Slot name -> text, asked once for every occurrence of the slot."""
@@ -12,18 +13,22 @@ Fill = Callable[[str], str]
 Form = tuple[str | tuple[str, ...], ...]
 """Parts of a form: text with slots, or a tuple of texts to choose from."""
 
+Language = Literal["en", "zh"]
+
 _HERE = Path(__file__).parent
 _CHOICE = re.compile(r"\(([^()]*\|[^()]*)\)")
 _SLOT = re.compile(r"\{(\w+)\}")
-_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])(?!uni|use|eu|one)")
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiouAEIO])(?!uni|use|eu|one|Eu|One)")
+_DOUBLE_STOP = re.compile(r"(?<!\.)\.\.(?!\.)")
+_WORD = {"en": re.compile(r"[a-z]{2,}"), "zh": re.compile(r"[\u4e00-\u9fff]{1,4}")}
 _SENTENCE_START = re.compile(r'(^"?|[.?!] "?|\n"?)([a-z])(?![\w-]*\.\w)')
 
 
 @cache
-def sections(name: str) -> dict[str, tuple[str, ...]]:
+def sections(name: str, language: Language) -> dict[str, tuple[str, ...]]:
     """The lines of a bank file by section; `#` lines are comments."""
     found: dict[str, list[str]] = {}
-    for raw in (_HERE / f"{name}.txt").read_text("utf-8").splitlines():
+    for raw in (_HERE / language / f"{name}.txt").read_text("utf-8").splitlines():
         line = raw.strip()
         if line.startswith("[") and line.endswith("]"):
             current = found.setdefault(line[1:-1], [])
@@ -33,32 +38,29 @@ def sections(name: str) -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def words(section: str) -> tuple[str, ...]:
+def words(section: str, language: Language) -> tuple[str, ...]:
     """A list of words.txt: separated by semicolons where entries have spaces, else by spaces."""
-    text = " ".join(sections("words")[section])
+    text = " ".join(sections("words", language)[section])
     return tuple(text.split(";") if ";" in text else text.split())
 
 
 @cache
-def all_words() -> tuple[str, ...]:
-    """Every different word of the banks in lower case, in order."""
-    texts = (
-        _HERE / f"{name}.txt"
-        for name in ("news", "fiction", "marketing", "tone", "topics", "words", "briefs")
-    )
-    found = {word for path in texts for word in re.findall(r"[a-z]{2,}", path.read_text("utf-8").lower())}
+def all_words(language: Language) -> tuple[str, ...]:
+    """Every different run of letters of the banks in lower case, in order."""
+    texts = (path.read_text("utf-8").lower() for path in sorted((_HERE / language).glob("*.txt")))
+    found = {word for text in texts for word in _WORD[language].findall(text)}
     return tuple(sorted(found))
 
 
 @cache
-def topics() -> dict[str, dict[str, tuple[str, ...]]]:
+def topics(language: Language) -> dict[str, dict[str, tuple[str, ...]]]:
     """Topic name -> field (head, user, part, act, good, need) -> entries."""
     return {
         name: {
             field: tuple(entry.strip() for entry in entries.split(";"))
             for field, entries in (line.split(":", 1) for line in lines)
         }
-        for name, lines in sections("topics").items()
+        for name, lines in sections("topics", language).items()
     }
 
 
@@ -80,6 +82,11 @@ def expand(form: str, fill: Fill, rng: random.Random) -> str:
 
 def with_articles(text: str) -> str:
     return _ARTICLE.sub(r"\1n ", text)
+
+
+def with_single_stops(text: str) -> str:
+    """One full stop where an abbreviation or a date ends the sentence."""
+    return _DOUBLE_STOP.sub(".", text)
 
 
 def with_capitals(text: str) -> str:

@@ -1,6 +1,7 @@
 """`python -m inference generate`: briefs from a file, texts to a file, many at once.
 
-`python -m inference train` and `evaluate` are in `inference.training.cli`.
+`python -m inference train` and `evaluate` are in `inference.training.cli`,
+`python -m inference model` is in `inference.model_cli`.
 """
 
 import argparse
@@ -38,6 +39,10 @@ def main(argv: list[str]) -> int:
         from inference.training.cli import main as training_main  # brings torch
 
         return training_main(argv)
+    if argv[:1] == ["model"]:
+        from inference.model_cli import main as model_main
+
+        return model_main(argv[1:])
     options = _parser().parse_args(argv)
     try:
         generate(options)
@@ -131,4 +136,5 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     commands.add_parser("train", help="train an adapter; see its own --help")
     commands.add_parser("evaluate", help="measure a model and an adapter; see its own --help")
+    commands.add_parser("model", help="add, list, use and check models; see its own --help")
     return parser

@@ -1,6 +1,7 @@
 """From what the configuration calls a model to what an engine can open."""
 
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
@@ -11,6 +12,8 @@ from inference.errors import ModelUnavailable
 
 ADDRESS_PREFIXES = ("http://", "https://")
 FAKE_PREFIX = "fake:"
+
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 _ADVICE = (
     "GALLEY_MODEL takes a GGUF file, a Hugging Face folder, or the address of an OpenAI-compatible server"
@@ -52,20 +55,34 @@ def resolve(model: str, cache: Path) -> ResolvedModel:
 def _resolve_path(path: Path, cache: Path) -> ResolvedModel:
     try:
         gguf = _gguf_of_folder(path, cache) if path.is_dir() else path
-        with gguf.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise ModelUnavailable(f"{gguf} is not a GGUF file; {_ADVICE}")
-            file.seek(0)
-            digest = file_digest(file, "sha256").hexdigest()
+        digests = [_digest(gguf.with_name(name)) for name in shards(gguf.name)]
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelUnavailable(f"the model {path} cannot be read ({reason}); {_ADVICE}") from error
+    digest = digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
     return ResolvedModel(kind="gguf", location=str(gguf), name=gguf.stem, sha256=digest)
+
+
+def shards(name: str) -> tuple[str, ...]:
+    """All files of a GGUF that may be split, from the name of any of them."""
+    match = _SHARD.fullmatch(name)
+    if not match:
+        return (name,)
+    stem, count = match["stem"], int(match["count"])
+    return tuple(f"{stem}-{number:05}-of-{count:05}.gguf" for number in range(1, min(count, 999) + 1))
+
+
+def _digest(gguf: Path) -> str:
+    with gguf.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelUnavailable(f"{gguf} is not a GGUF file; {_ADVICE}")
+        file.seek(0)
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _gguf_of_folder(folder: Path, cache: Path) -> Path:
     beside = sorted(folder.glob("*.gguf"))
-    if len(beside) == 1:
+    if beside and tuple(path.name for path in beside) == shards(beside[0].name):
         return beside[0]
     if beside:
         names = ", ".join(path.name for path in beside)
@@ -87,7 +104,9 @@ def _fingerprint(folder: Path) -> str:
 
 def _convert(folder: Path, target: Path) -> None:
     from inference.gguf import export_model  # heavy: needed once in the life of a model
+    from inference.quiet import quiet_llama
 
+    quiet_llama()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         fresh = Path(scratch) / target.name

@@ -94,12 +94,13 @@ def _train(run: Run) -> None:
 
 def trainable_base() -> Path:
     """The Hugging Face folder that adapters are trained on. Raises RunFailed where there is none."""
-    path = Path(settings.GALLEY_MODEL)
+    path = Path(settings.GALLEY_MODEL).expanduser()
     if (path / "config.json").is_file():
         return path
     raise RunFailed(
         "no_trainable_base",
-        "Training needs the model as a Hugging Face folder; GALLEY_MODEL names something else.",
+        "Training needs the model as a Hugging Face folder, and the one in use is something else: "
+        "`manage.py model list` tells which can be trained.",
     )
 
 

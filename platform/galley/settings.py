@@ -11,6 +11,7 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from galley import embedded
+from galley.model_choice import chosen_model
 
 ROOT = Path(__file__).resolve().parents[2]
 env = environ.Env()
@@ -97,7 +98,7 @@ STATICFILES_DIRS = [path for path in [ROOT / "static-build"] if path.is_dir()]
 
 # --- the model, the school ---------------------------------------------------------------------
 
-GALLEY_MODEL = env("GALLEY_MODEL", default=str(ROOT / "inference" / "tiny" / "model"))
+GALLEY_MODEL = env("GALLEY_MODEL", default="") or chosen_model(HOME)
 GALLEY_CONTEXT = env.int("GALLEY_CONTEXT", default=8192)
 GALLEY_MAX_SEQUENCES = env.int("GALLEY_MAX_SEQUENCES", default=16)
 GALLEY_TRAINING_THREADS = env.int("GALLEY_TRAINING_THREADS", default=1)

@@ -27,6 +27,7 @@ from galley.launcher.errors import Refused
 from galley.launcher.report import Report
 from galley.launcher.stamps import files_below, when_changed
 from galley.launcher.supervisor import StopRequested, Supervisor
+from galley.model_choice import chosen_model
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED_SPACE_BYTES = 500 * 1024 * 1024
@@ -101,6 +102,8 @@ def _start(supervisor: Supervisor, home: Path, port: int, report: Report) -> Non
             supervisor.start(part)
         # Named for the children only now: until here, a name in the environment is somebody else's server.
         os.environ.update(embedded.addresses(home), PORT=str(port))
+        # For the life of this stack: a part that is started again must not open what was chosen since.
+        os.environ["GALLEY_MODEL"] = os.environ.get("GALLEY_MODEL") or chosen_model(home)
         _require_services()
     supervisor.run_step("database tables", *_manage("migrate", "--no-input"))
     _seed_once(supervisor, home)

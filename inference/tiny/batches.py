@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from inference.chat import Tokenize, completion_ids, prompt_ids
 from inference.tiny.corpus import make_pair
 from inference.tiny.tokenizer import tokenize_with
+from inference.tiny.values import Split
 
 IGNORED = -100
 _MEAN_TOKENS = 215  # of a pair; decides how many pairs are made for a batch
@@ -29,11 +30,19 @@ class PackedPairs(Dataset[Batch]):
     """Batches of whole pairs packed into rows; labels are the completions, shifted by one."""
 
     def __init__(
-        self, tokenizer_dir: Path, *, seed: int, rows: int, length: int, first: int, last: int
+        self,
+        tokenizer_dir: Path,
+        *,
+        seed: int,
+        rows: int,
+        length: int,
+        first: int,
+        last: int,
+        split: Split = "train",
     ) -> None:
         self.tokenizer_dir = tokenizer_dir
         self.seed, self.rows, self.length = seed, rows, length
-        self.first, self.last = first, last
+        self.first, self.last, self.split = first, last, split
         self.num_pairs = rows * length // _MEAN_TOKENS
 
     def __len__(self) -> int:
@@ -47,7 +56,7 @@ class PackedPairs(Dataset[Batch]):
         batch = Batch(*(torch.full((self.rows, self.length), fill) for fill in (0, IGNORED, 0, 0)))
         used, count = [0] * self.rows, [0] * self.rows
         for number in range(start, start + self.num_pairs):
-            pair = make_pair(seed=self.seed, split="train", index=number)
+            pair = make_pair(seed=self.seed, split=self.split, index=number)
             prompt, completion = prompt_ids(pair.messages, tokenize), completion_ids(pair.text, tokenize)
             size = len(prompt) + len(completion) - 1
             row = self._tightest(used, size)

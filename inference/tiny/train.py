@@ -158,18 +158,35 @@ class Trainer:
         return total
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Mean cross-entropy over the tokens of the completions; a teacher's part is mixed in."""
+        """Mean cross-entropy over the tokens of the completions; in training a teacher's part is mixed in."""
         batch = Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
         counted = batch.labels != IGNORED
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.in_bf16):
             logits = self._logits(self.model, self.body, batch, counted)
         loss = functional.cross_entropy(logits, batch.labels[counted])
-        if self.teacher is None:
+        if self.teacher is None or not self.model.training:
             return loss
         with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.in_bf16):
             taught = self._logits(self.teacher, self.teacher.model, batch, counted)
         share = self.recipe.teacher_share
         return (1 - share) * loss + share * distance(logits, taught, self.recipe.teacher_temperature)
+
+    @torch.no_grad()
+    def heldout_loss(self, num_batches: int) -> float:
+        """Mean cross-entropy, in nats per token, over the first batches of the held-out split."""
+        recipe = self.recipe
+        self.model.eval()
+        data = PackedPairs(
+            self.tokenizer_dir,
+            seed=recipe.seed,
+            rows=recipe.rows,
+            length=recipe.length,
+            first=0,
+            last=num_batches,
+            split="heldout",
+        )
+        losses = [self.loss(data[number]).item() for number in range(num_batches)]
+        return sum(losses) / num_batches
 
     def _logits(
         self, model: LlamaForCausalLM, body: torch.nn.Module, batch: Batch, counted: torch.Tensor

@@ -118,10 +118,19 @@ def test_a_student_comes_closer_to_its_teacher(tokenizer_dir: Path, tmp_path: Pa
     student = trainer(
         tokenizer_dir, tmp_path / "student", teacher=tmp_path / "teacher", recipe={"teacher_share": 1.0}
     )
+    student.model.train()
     batch = packed(tokenizer_dir)[0]
     before = student.loss(batch).item()
     student.run()
     assert student.loss(batch).item() < before
+
+
+def test_the_held_out_loss_knows_no_teacher(tokenizer_dir: Path, tmp_path: Path) -> None:
+    trainer(tokenizer_dir, tmp_path / "teacher").run()
+    shutil.copy(tokenizer_dir / "tokenizer.json", tmp_path / "teacher")
+    alone = trainer(tokenizer_dir, tmp_path / "alone")
+    taught = trainer(tokenizer_dir, tmp_path / "taught", teacher=tmp_path / "teacher")
+    assert alone.heldout_loss(2) == taught.heldout_loss(2) > 0
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(tokenizer_dir: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from apps.projects.models import Brief
 from apps.projects.policies import Act, not_found, require
 from apps.projects.services import brief_for
 from apps.styles.prompts import BriefFields, build_messages
-from apps.styles.words import says
+from apps.common.words import says
 
 MAX_CANDIDATES = 16
 MAX_QUEUED_PER_USER = 50

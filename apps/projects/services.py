@@ -11,6 +11,7 @@ from apps.accounts.models import User
 from apps.audit.services import record
 from apps.common.errors import Conflict, Invalid
 from apps.common.text import clean_line, clean_text
+from apps.common.words import normalised, says
 from apps.projects.models import Brief, Membership, Project, Role
 from apps.projects.policies import Act, not_found, project_for, require
 
@@ -92,7 +93,7 @@ class BriefInput:
                 _("Ask for %(min)s to %(max)s words.") % {"min": MIN_WORDS, "max": MAX_WORDS},
                 field="num_words",
             )
-        return replace(
+        cleaned = replace(
             self,
             subject=clean_line(self.subject, field="subject", max_chars=300, required=True),
             audience=clean_line(self.audience, field="audience", max_chars=300),
@@ -101,6 +102,8 @@ class BriefInput:
             must_not_say=_clean_items(self.must_not_say, field="must_not_say", max_chars=120),
             tone=clean_line(self.tone, field="tone", max_chars=120),
         )
+        _refuse_contradiction(cleaned)
+        return cleaned
 
 
 def _clean_items(items: tuple[str, ...], *, field: str, max_chars: int) -> tuple[str, ...]:
@@ -110,6 +113,19 @@ def _clean_items(items: tuple[str, ...], *, field: str, max_chars: int) -> tuple
             "too_many_items", _("At most %(max)s lines fit here.") % {"max": MAX_FACTS}, field=field
         )
     return cleaned
+
+
+def _refuse_contradiction(brief: BriefInput) -> None:
+    """No text can say and not say the same."""
+    for term in brief.must_not_say:
+        for line in (brief.subject, *brief.must_say):
+            if normalised(term).strip() and says(line, term):
+                raise Invalid(
+                    "contradiction",
+                    _("“%(term)s” must not be said, but “%(line)s” says it. Take it out of one of the two.")
+                    % {"term": term, "line": line},
+                    field="must_not_say",
+                )
 
 
 @transaction.atomic

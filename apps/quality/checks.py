@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
-from apps.styles.words import count_words, normalised, says
+from apps.common.words import count_words, normalised, says
 
 LENGTH_TOLERANCE = 0.25
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from apps.styles.prompts import BriefFields, Task, build_messages, build_task_messages
-from apps.styles.words import count_words, says
+from apps.common.words import count_words, says
 from inference.chat import Message
 from inference.tiny import banks
 from inference.tiny.ask import STYLES, Editor, Style

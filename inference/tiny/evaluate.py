@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from apps.styles.words import count_words, normalised, says
+from apps.common.words import count_words, normalised, says
 from inference import Engine, Request, Sampling
 from inference.tiny.ask import STYLES, Style
 from inference.tiny.banks import Language

@@ -91,6 +91,8 @@ def test_a_preset_of_another_project_is_refused(newsroom: Newsroom) -> None:
         ({"must_say": ["x" * 301]}, "text_too_long", "must_say"),
         ({"must_say": ["x"] * 21}, "too_many_items", "must_say"),
         ({"must_not_say": ["x" * 121]}, "text_too_long", "must_not_say"),
+        ({"must_say": ["free for all"], "must_not_say": ["Free"]}, "contradiction", "must_not_say"),
+        ({"subject": "图书馆重新开放", "must_not_say": ["开放"]}, "contradiction", "must_not_say"),
         ({"num_words": 19}, "length_out_of_range", "num_words"),
         ({"num_words": 2001}, "length_out_of_range", "num_words"),
         ({"num_words": 2**70}, "length_out_of_range", "num_words"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.styles.words import count_words, says
+from apps.common.words import count_words, says
 
 
 @pytest.mark.parametrize(

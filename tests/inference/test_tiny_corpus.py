@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from apps.styles.prompts import build_messages, build_task_messages
-from apps.styles.words import count_words, says
+from apps.common.words import count_words, says
 from inference.tiny import banks, corpus
 from inference.tiny.ask import STYLES
 from inference.tiny.banks import Language

@@ -9,7 +9,7 @@ from inference.errors import (
     InvalidRequest,
     ModelUnavailable,
 )
-from inference.types import AdapterRef, EngineStats, Event, ModelInfo, Request, Sampling
+from inference.types import AdapterRef, EngineStats, Event, ModelInfo, Request, Sampling, TokenLogprobs
 
 __all__ = [
     "AdapterRef",
@@ -25,4 +25,5 @@ __all__ = [
     "ModelUnavailable",
     "Request",
     "Sampling",
+    "TokenLogprobs",
 ]

@@ -7,7 +7,7 @@ from typing import Literal
 from inference.chat import Message
 from inference.errors import InvalidRequest
 
-FinishReason = Literal["end", "length", "cancelled", "deadline"]
+FinishReason = Literal["end", "stop", "length", "cancelled", "deadline"]
 RequestClass = Literal["interactive", "batch"]
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -16,34 +16,75 @@ _RANGES: dict[str, tuple[float, float]] = {
     "top_p": (0.0, 1.0),
     "min_p": (0.0, 1.0),
     "repetition_penalty": (0.5, 2.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
     "max_tokens": (1, 32768),
     "seed": (0, 2**32 - 1),
+    "logprobs": (0, 20),
 }
+_MAX_STOPS = 16
+_MAX_STOP_CHARS = 200
+_MAX_GRAMMAR_CHARS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """The whole set of decoder settings. Temperature 0 is greedy; top_k 0 means 1000."""
+    """The whole set of decoder settings. Temperature 0 is greedy; top_k 0 means 1000.
+
+    The answer ends before the first of the `stop` strings that it would say. `grammar` (GBNF with a
+    rule `root`) or `json_schema` (as text) bind it to a form. With `logprobs` n > 0 every event tells
+    the log-probability of its tokens and of the n likeliest alternatives.
+    """
 
     temperature: float = 0.6
     top_k: int = 40
     top_p: float = 0.95
     min_p: float = 0.0
     repetition_penalty: float = 1.05
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     max_tokens: int = 512
     seed: int = 0
+    stop: tuple[str, ...] = ()
+    grammar: str = ""
+    json_schema: str = ""
+    logprobs: int = 0
 
     def __post_init__(self) -> None:
-        problems = []
-        for option in fields(self):
-            value, (low, high) = getattr(self, option.name), _RANGES[option.name]
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            whole = option.type is not int or isinstance(value, int)
-            if not is_number or not whole or not math.isfinite(value) or not low <= value <= high:
-                kind = "whole number" if option.type is int else "number"
-                problems.append(f"{option.name} must be a {kind} from {low} to {high}, not {value!r}")
+        problems = [problem for option in fields(self) if (problem := self._range_problem(option.name))]
+        problems += self._text_problems()
         if problems:
             raise InvalidRequest("; ".join(problems))
+
+    def _range_problem(self, name: str) -> str:
+        if name not in _RANGES:
+            return ""
+        value, (low, high) = getattr(self, name), _RANGES[name]
+        is_whole = isinstance(getattr(Sampling, name), int)
+        is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
+        if is_number and math.isfinite(value) and low <= value <= high:
+            return ""
+        kind = "whole number" if is_whole else "number"
+        return f"{name} must be a {kind} from {low} to {high}, not {value!r}"
+
+    def _text_problems(self) -> list[str]:
+        found = []
+        if len(self.stop) > _MAX_STOPS or any(not 0 < len(stop) <= _MAX_STOP_CHARS for stop in self.stop):
+            found.append(f"stop takes up to {_MAX_STOPS} texts of 1 to {_MAX_STOP_CHARS} characters")
+        if self.grammar and self.json_schema:
+            found.append("give a grammar or a json_schema, not both")
+        if max(len(self.grammar), len(self.json_schema)) > _MAX_GRAMMAR_CHARS:
+            found.append(f"a grammar or schema may have {_MAX_GRAMMAR_CHARS} characters")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLogprobs:
+    """Natural logarithms of probabilities before temperature and filters, of one token of an answer."""
+
+    text: str
+    logprob: float
+    alternatives: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +130,8 @@ class Event:
     """A piece of the answer, or its end.
 
     `text` is exact UTF-8 (an unfinished character is held back), `token_ids` are the ids that
-    it stands for. `finish_reason` is set on the last event of a request and only there.
+    it stands for. `finish_reason` is set on the last event of a request and only there. `logprobs`
+    has one entry per token id, where they were asked for.
     """
 
     request_id: str
@@ -97,6 +139,7 @@ class Event:
     token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
     num_prompt_tokens: int = 0
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

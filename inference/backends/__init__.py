@@ -1,27 +1,37 @@
 """What computes. A backend knows one way to run a model and nothing of queues, callers or pipes."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from inference.engine.scheduler import Step
 from inference.engine.sequence import Sequence
-from inference.types import ModelInfo, Request
+from inference.types import ModelInfo, Request, TokenLogprobs
+
+
+class Sampled(NamedTuple):
+    """A drawn token; its log-probabilities where the request asks for them."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None = None
 
 
 class Runner(Protocol):
     """A model in this process, driven by one thread.
 
     A step names a lane and its rows. `run` opens the lane on its first use, computes the rows
-    against what their sequences' slots already hold, and returns one sampled token id for each
+    against what their sequences' slots already hold, and returns one sampled token for each
     row that samples, in their order; never one of the sequence's `forbidden_ids`.
     """
 
     info: ModelInfo
 
     def encode(self, request: Request) -> list[int]:
-        """Token ids of the prompt, without the resumed ones."""
+        """Token ids of the prompt, without the resumed ones.
+
+        Raises InvalidRequest for a grammar or schema that cannot be followed.
+        """
         ...
 
-    def run(self, step: Step) -> list[int]:
+    def run(self, step: Step) -> list[Sampled]:
         """Compute one step. Raises AdapterUnavailable when its lane cannot be opened."""
         ...
 

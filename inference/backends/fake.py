@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 from zlib import crc32
 
 from inference import adapters
+from inference.backends import Sampled
 from inference.engine.scheduler import Step
 from inference.engine.sequence import Sequence
 from inference.errors import ModelUnavailable
@@ -46,13 +47,13 @@ class FakeRunner:
     def encode(self, request: Request) -> list[int]:
         return [crc32(word.encode()) for message in request.messages for word in message["text"].split()]
 
-    def run(self, step: Step) -> list[int]:
+    def run(self, step: Step) -> list[Sampled]:
         self._open_lanes.difference_update(step.closed)
         if step.adapter and step.adapter.sha256 not in self._open_lanes:
             adapters.check(Path(step.adapter.path), sha256=step.adapter.sha256)
             self._open_lanes.add(step.adapter.sha256)
         time.sleep(self._step_seconds)
-        return [self._next_token(row.sequence) for row in step.rows if row.samples]
+        return [Sampled(self._next_token(row.sequence)) for row in step.rows if row.samples]
 
     def piece(self, token_id: int) -> bytes:
         return self._words[token_id]

@@ -5,8 +5,8 @@ adapters never share a forward pass and switching between them costs nothing.
 """
 
 import ctypes
+import json
 import logging
-import math
 import os
 import struct
 from collections import deque
@@ -16,16 +16,20 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from llama_cpp import llama_cpp as llama
+from llama_cpp.llama_grammar import json_schema_to_gbnf
 
 from inference import adapters
+from inference.backends import Sampled
 from inference.backends.threads import ThreadGovernor, physical_cores, read_counters
 from inference.chat import END_OF_TURN, prompt_ids
 from inference.engine.scheduler import Row, Step
 from inference.engine.sequence import Sequence
-from inference.errors import AdapterUnavailable, ModelUnavailable
+from inference.errors import AdapterUnavailable, InvalidRequest, ModelUnavailable
 from inference.models import ResolvedModel
-from inference.types import AdapterRef, ModelInfo, Request, Sampling
+from inference.types import AdapterRef, ModelInfo, Request, Sampling, TokenLogprobs
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +77,11 @@ class LlamaCppRunner:
         )
 
     def encode(self, request: Request) -> list[int]:
+        if grammar := grammar_of(request.sampling):
+            llama.llama_sampler_free(_grammar_stage(self._vocab, grammar))
         return prompt_ids(request.messages, self._tokenize)
 
-    def run(self, step: Step) -> list[int]:
+    def run(self, step: Step) -> list[Sampled]:
         for key in step.closed:
             self._lanes.pop(key).close()
         lane = self._lane(step.adapter)
@@ -181,17 +187,38 @@ class LlamaCppRunner:
         batch.n_tokens = index
         return sampled_at
 
-    def _draw(self, lane: "_Lane", sequence: Sequence, index: int) -> int:
-        if sequence.forbidden_ids:
-            logits: Any = llama.llama_get_logits_ith(lane.context, index)
-            for token_id in sequence.forbidden_ids:
-                logits[token_id] = -math.inf
-        return self._sampler(lane, sequence).draw(lane.context, index, sequence.num_output)
+    def _draw(self, lane: "_Lane", sequence: Sequence, index: int) -> Sampled:
+        num_alternatives, forbidden = sequence.request.sampling.logprobs, list(sequence.forbidden_ids)
+        sampler = self._sampler(lane, sequence)
+        if not num_alternatives and not forbidden:
+            return Sampled(sampler.draw(lane.context, index, sequence.num_output))
+        logits = np.ctypeslib.as_array(llama.llama_get_logits_ith(lane.context, index), (self._num_vocab,))
+        before = logits.copy()
+        logits[forbidden] = -np.inf
+        token_id = sampler.draw(lane.context, index, sequence.num_output)
+        return Sampled(
+            token_id, self._logprobs(before, token_id, num_alternatives) if num_alternatives else None
+        )
+
+    def _logprobs(self, logits: npt.NDArray[np.float32], token_id: int, count: int) -> TokenLogprobs:
+        """The drawn token and the `count` likeliest, of the model's own distribution."""
+        logits = logits.astype(np.float64)
+        logits -= logits.max()
+        logprobs = logits - np.log(np.exp(logits).sum())
+        likeliest = np.argsort(-logprobs)[:count]
+        return TokenLogprobs(
+            text=self._shown(token_id),
+            logprob=float(logprobs[token_id]),
+            alternatives=tuple((self._shown(int(other)), float(logprobs[other])) for other in likeliest),
+        )
+
+    def _shown(self, token_id: int) -> str:
+        return self.piece(token_id).decode("utf-8", errors="replace")
 
     def _sampler(self, lane: "_Lane", sequence: Sequence) -> "_Sampler":
         if sequence.slot not in lane.samplers:
             lane.samplers[sequence.slot] = _Sampler(
-                sequence.request.sampling, self._num_vocab, sequence.ids[sequence.num_prompt :]
+                sequence.request.sampling, self._vocab, sequence.ids[sequence.num_prompt :]
             )
         return lane.samplers[sequence.slot]
 
@@ -222,29 +249,31 @@ class _Lane:
 
 
 class _Sampler:
-    """One request's decoder settings. Top-k comes first: what follows sees <= 1000 candidates.
+    """One request's decoder settings. Top-k comes early: what follows sees <= 1000 candidates.
 
     Draw n depends on (seed, n) and on nothing else, so a draft that another engine process
     resumes goes on with the very tokens that the first would have drawn.
     """
 
-    def __init__(self, sampling: Sampling, num_vocab: int, answer_ids: list[int]) -> None:
+    def __init__(self, sampling: Sampling, vocab: Any, answer_ids: list[int]) -> None:
         self._seed = sampling.seed
         self._is_greedy = sampling.temperature == 0
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        for stage in self._stages(sampling, num_vocab):
+        for stage in self._stages(sampling, vocab):
             llama.llama_sampler_chain_add(self._chain, stage)
         self._end = llama.llama_sampler_chain_n(self._chain)
-        for token_id in answer_ids[-_PENALTY_WINDOW:]:
+        for token_id in answer_ids:
             llama.llama_sampler_accept(self._chain, token_id)
         llama.llama_sampler_chain_add(self._chain, llama.llama_sampler_init_greedy())
 
-    def _stages(self, sampling: Sampling, num_vocab: int) -> Iterable[Any]:
+    def _stages(self, sampling: Sampling, vocab: Any) -> Iterable[Any]:
+        if grammar := grammar_of(sampling):
+            yield _grammar_stage(vocab, grammar)
         yield llama.llama_sampler_init_top_k(sampling.top_k or _MAX_TOP_K)
-        if sampling.repetition_penalty != 1:
-            yield llama.llama_sampler_init_penalties(
-                num_vocab, _PENALTY_WINDOW, sampling.repetition_penalty, 0.0, 0.0
-            )
+        penalties = (sampling.repetition_penalty, sampling.frequency_penalty, sampling.presence_penalty)
+        if penalties != (1.0, 0.0, 0.0):
+            num_vocab = llama.llama_vocab_n_tokens(vocab)
+            yield llama.llama_sampler_init_penalties(num_vocab, _PENALTY_WINDOW, *penalties)
         if not self._is_greedy:
             yield llama.llama_sampler_init_top_p(sampling.top_p, 1)
             yield llama.llama_sampler_init_min_p(sampling.min_p, 1)
@@ -260,6 +289,34 @@ class _Sampler:
 
     def close(self) -> None:
         llama.llama_sampler_free(self._chain)
+
+
+def grammar_of(sampling: Sampling) -> str:
+    """The grammar that an answer has to follow, in GBNF. Raises InvalidRequest for a bad schema."""
+    if not sampling.json_schema:
+        return sampling.grammar
+    try:
+        schema = json.loads(sampling.json_schema)
+        _refuse_remote(schema)
+        return str(json_schema_to_gbnf(sampling.json_schema))
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError) as error:
+        raise InvalidRequest(f"json_schema cannot be followed ({error}); simplify it") from error
+
+
+def _refuse_remote(schema: Any) -> None:
+    """A schema comes from outside: what it refers to must stand in it."""
+    children = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    if isinstance(schema, dict) and not str(schema.get("$ref", "#")).startswith("#"):
+        raise ValueError(f"it refers to {schema['$ref']}")
+    for child in children:
+        _refuse_remote(child)
+
+
+def _grammar_stage(vocab: Any, grammar: str) -> Any:
+    stage = llama.llama_sampler_init_grammar(vocab, grammar.encode(), b"root")
+    if not stage:
+        raise InvalidRequest("the grammar cannot be read: it needs GBNF with a rule named root")
+    return stage
 
 
 def _draw_seed(seed: int, n: int) -> int:

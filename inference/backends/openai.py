@@ -26,7 +26,16 @@ from inference.errors import (
     InvalidRequest,
     ModelUnavailable,
 )
-from inference.types import AdapterRef, EngineStats, Event, FinishReason, ModelInfo, Request
+from inference.types import (
+    AdapterRef,
+    EngineStats,
+    Event,
+    FinishReason,
+    ModelInfo,
+    Request,
+    Sampling,
+    TokenLogprobs,
+)
 
 _FINISH_REASONS: dict[str, FinishReason] = {"stop": "end", "length": "length"}
 _TIMEOUT = httpx.Timeout(120.0, connect=10.0)
@@ -185,13 +194,24 @@ def _split(address: str) -> tuple[str, str]:
 
 def _body(request: Request, model: str) -> dict[str, Any]:
     messages = [{"role": message["role"], "content": message["text"]} for message in request.messages]
-    options = asdict(request.sampling)
-    if not request.sampling.top_k:
-        del options["top_k"]
+    options = _options(request.sampling)
     if request.resume_text:
         messages.append({"role": "assistant", "content": request.resume_text})
         options |= {"continue_final_message": True, "add_generation_prompt": False}
     return {"model": model, "messages": messages, "stream": True, **options}
+
+
+def _options(sampling: Sampling) -> dict[str, Any]:
+    """The settings in the names of the chat API and of its common extensions."""
+    options: dict[str, Any] = asdict(sampling)
+    schema, logprobs = options.pop("json_schema"), options.pop("logprobs")
+    if schema:
+        named = {"name": "answer", "schema": json.loads(schema)}
+        options["response_format"] = {"type": "json_schema", "json_schema": named}
+    if logprobs:
+        options |= {"logprobs": True, "top_logprobs": logprobs}
+    left_out = {"top_k": not sampling.top_k, "stop": not sampling.stop, "grammar": not sampling.grammar}
+    return {name: value for name, value in options.items() if not left_out.get(name)}
 
 
 def _check(response: httpx.Response) -> None:
@@ -214,5 +234,15 @@ def _parse(line: str, request_id: str) -> Event | None:
     text, reason = choices[0]["delta"].get("content") or "", choices[0].get("finish_reason")
     if not text and not reason:
         return None
-    finish_reason = _FINISH_REASONS.get(reason, "end") if reason else None
-    return Event(request_id=request_id, text=text.replace("\0", ""), finish_reason=finish_reason)
+    return Event(
+        request_id=request_id,
+        text=text.replace("\0", ""),
+        finish_reason=_FINISH_REASONS.get(reason, "end") if reason else None,
+        logprobs=tuple(_logprobs(choices[0].get("logprobs"))),
+    )
+
+
+def _logprobs(told: dict[str, Any] | None) -> Iterator[TokenLogprobs]:
+    for entry in (told or {}).get("content") or ():
+        others = tuple((other["token"], other["logprob"]) for other in entry.get("top_logprobs", ()))
+        yield TokenLogprobs(text=entry["token"], logprob=entry["logprob"], alternatives=others)

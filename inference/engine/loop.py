@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence as Seq
 
-from inference.backends import Runner
+from inference.backends import Runner, Sampled
 from inference.engine.messages import Batch, Cancel, Submit, ToEngine
 from inference.engine.scheduler import Limits, Scheduler, Step
 from inference.engine.sequence import Sequence
@@ -103,32 +103,35 @@ class Loop:
         self._num_steps += 1
         began = time.perf_counter()
         try:
-            token_ids = self._runner.run(step)
+            sampled = self._runner.run(step)
         except AdapterUnavailable as error:
             self._fail_lane(step, error)
             return
         self._recent_seconds = self._recent_seconds * _DECAY + time.perf_counter() - began
-        self._recent_tokens = self._recent_tokens * _DECAY + len(token_ids)
-        self._postprocess(step, token_ids)
+        self._recent_tokens = self._recent_tokens * _DECAY + len(sampled)
+        self._postprocess(step, sampled)
 
-    def _postprocess(self, step: Step, token_ids: list[int]) -> None:
+    def _postprocess(self, step: Step, sampled: list[Sampled]) -> None:
         sampling = [row.sequence for row in step.rows if row.samples]
         for row in step.rows:
             row.sequence.num_computed += row.num_tokens
-        for sequence, token_id in zip(sampling, token_ids, strict=True):
-            self._append(sequence, token_id)
+        for sequence, one in zip(sampling, sampled, strict=True):
+            self._append(sequence, one)
 
-    def _append(self, sequence: Sequence, token_id: int) -> None:
+    def _append(self, sequence: Sequence, sampled: Sampled) -> None:
+        token_id = sampled.token_id
         if self._runner.is_end(token_id) and sequence.may_end():
             self._finish(sequence, "end")
             return
         if not self._runner.is_end(token_id):
-            event = sequence.append(token_id, self._runner.piece(token_id))
+            event = sequence.append(token_id, self._runner.piece(token_id), sampled.logprobs)
             if event:
                 self._outbox.append((sequence.ticket, event))
         if sequence.num_pending < 1:
             self._rewind(sequence)
-        if sequence.is_full:
+        if sequence.is_stopped:
+            self._finish(sequence, "stop")
+        elif sequence.is_full:
             self._finish(sequence, "length")
 
     def _rewind(self, sequence: Sequence) -> None:

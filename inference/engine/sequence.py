@@ -6,7 +6,7 @@ from typing import Self
 
 from inference.engine.banned import BannedTerms
 from inference.errors import InvalidRequest
-from inference.types import Event, FinishReason, Request
+from inference.types import Event, FinishReason, Request, TokenLogprobs
 
 # A model that finds so many ways to the same term will not be argued out of it.
 _MAX_REWINDS = 1024
@@ -18,6 +18,7 @@ class _Unit:
 
     ids: list[int] = field(default_factory=list)
     pieces: list[bytes] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
     text: str = ""
 
 
@@ -30,7 +31,8 @@ class Sequence:
     the loop uses, in seconds.
 
     Text that may become a term of `must_not_say` is held back. When it does, the sequence goes
-    back to where the term began and forbids the token that led there.
+    back to where the term began and forbids the token that led there. Text that may become a stop
+    string is held back as well; when it does, `is_stopped` says so.
     """
 
     ticket: int
@@ -41,6 +43,7 @@ class Sequence:
     deadline: float
     num_computed: int = 0
     slot: int = -1
+    is_stopped: bool = False
     _decoder: codecs.IncrementalDecoder = field(
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
     )
@@ -93,7 +96,7 @@ class Sequence:
         """Tokens that must not come next: each has led to a banned term from here."""
         return self._forbidden.get(len(self.ids), set())
 
-    def append(self, token_id: int, piece: bytes) -> Event | None:
+    def append(self, token_id: int, piece: bytes, logprobs: TokenLogprobs | None = None) -> Event | None:
         """Take a sampled token in; an event comes back when its characters are complete and allowed.
 
         `ids` may be shorter afterwards: then the token was taken back.
@@ -101,6 +104,7 @@ class Sequence:
         self.ids.append(token_id)
         self._open.ids.append(token_id)
         self._open.pieces.append(piece)
+        self._open.logprobs += [logprobs] if logprobs else []
         self._open.text += self._decoder.decode(piece)
         if self._decoder.getstate()[0]:
             return None
@@ -108,6 +112,8 @@ class Sequence:
         self._open = _Unit()
         found = self._banned.find(self._held_text, before=self._before)
         if found and found.is_said and self._take_back(found.start):
+            return None
+        if self._stop():
             return None
         num_units = self._num_certain()
         return self._release(num_units) if num_units else None
@@ -133,9 +139,23 @@ class Sequence:
     def _held_text(self) -> str:
         return "".join(unit.text for unit in self._held)
 
+    def _stop(self) -> bool:
+        """Cut the held text before the first stop string that it has come to say."""
+        text = self._held_text
+        places = [place for stop in self.request.sampling.stop if (place := text.find(stop)) >= 0]
+        if not places:
+            return False
+        last = self._unit_at(min(places))
+        before = sum(len(unit.text) for unit in self._held[:last])
+        self._held[last].text = self._held[last].text[: min(places) - before]
+        del self._held[last + (1 if self._held[last].text else 0) :]
+        self.is_stopped = True
+        return True
+
     def _num_certain(self) -> int:
         """How many held units may be sent: also those after them may still be taken back."""
         text = self._held_text
+        text = text[: len(text) - _overlap(text, self.request.sampling.stop)]
         while (found := self._banned.find(text, before=self._before)) and not found.is_said:
             text = text[: found.start]
         return self._unit_at(len(text))
@@ -161,7 +181,7 @@ class Sequence:
         self._forbidden = {place: ids for place, ids in self._forbidden.items() if place <= here}
         self._forbidden.setdefault(here, set()).add(unit.ids[-1])
         self._decoder.reset()
-        self._open = _Unit(unit.ids[:-1], unit.pieces[:-1])
+        self._open = _Unit(unit.ids[:-1], unit.pieces[:-1], unit.logprobs[: len(unit.ids) - 1])
         self._open.text = "".join(self._decoder.decode(piece) for piece in self._open.pieces)
         return True
 
@@ -176,4 +196,11 @@ class Sequence:
             token_ids=tuple(number for unit in units for number in unit.ids),
             finish_reason=reason,
             num_prompt_tokens=self.num_prompt,
+            logprobs=tuple(logprobs for unit in units for logprobs in unit.logprobs),
         )
+
+
+def _overlap(text: str, stops: tuple[str, ...]) -> int:
+    """The length of the longest end of the text with which a stop string begins."""
+    sizes = (size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size]))
+    return max(sizes, default=0)

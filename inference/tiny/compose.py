@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, NamedTuple
 
-from apps.styles.prompts import BriefFields
 from apps.common.words import count_words
+from apps.styles.prompts import BriefFields
 from inference.tiny import banks
 from inference.tiny.ask import Fact, Subject, agreeing
 from inference.tiny.banks import Language

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from apps.styles.prompts import BriefFields, Task, build_messages, build_task_messages
 from apps.common.words import count_words, says
+from apps.styles.prompts import BriefFields, Task, build_messages, build_task_messages
 from inference.chat import Message
 from inference.tiny import banks
 from inference.tiny.ask import STYLES, Editor, Style

@@ -1,5 +1,6 @@
 """The real library with random weights: what a text is does not matter, that it is the same does."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -7,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from inference import AdapterRef, AdapterUnavailable, Engine, Event, ModelUnavailable, Request, Sampling
+from inference import (
+    AdapterRef,
+    AdapterUnavailable,
+    Engine,
+    Event,
+    InvalidRequest,
+    ModelUnavailable,
+    Request,
+    Sampling,
+)
 from tests.support.random_gguf import write_adapter, write_model
 
 GREEDY = Sampling(temperature=0.0, max_tokens=40)
@@ -72,6 +82,73 @@ def test_the_same_request_alone_is_the_same_text(engine: Engine, sampling: Sampl
     first = text(engine, request(sampling=sampling))
     text(engine, request("something else"))
     assert text(engine, request(sampling=sampling)) == first
+
+
+def test_what_must_not_be_said_is_not_said(engine: Engine) -> None:
+    free = text(engine, request(sampling=LIVELY))
+    letters = sorted(set(re.findall("[a-z]+", free.lower())))
+    ruled = replace(request(sampling=LIVELY), must_not_say=tuple(letters))
+    assert letters
+    assert not set(letters) & set(re.findall("[a-z]+", text(engine, ruled).lower()))
+
+
+def test_going_back_leaves_no_trace_in_the_cache(engine: Engine) -> None:
+    """A text that was taken back and goes on is the one that a fresh request with its tokens goes on with."""
+    free = write(engine, request(sampling=GREEDY))
+    letter = re.findall("[a-z]", "".join(event.text for event in free).lower())[5]
+    ruled = replace(request(sampling=GREEDY), must_not_say=(letter,))
+    whole = ids(write(engine, ruled))
+    resumed = replace(ruled, resume_ids=whole[:20], resume_text="x")
+    assert ids(write(engine, resumed)) == whole[20:]
+
+
+def test_a_stop_string_ends_the_answer(engine: Engine) -> None:
+    free = text(engine, request())
+    stopped = write(engine, request(sampling=replace(GREEDY, stop=(free[10:13],))))
+    assert stopped[-1].finish_reason == "stop"
+    assert "".join(event.text for event in stopped) == free[: free.index(free[10:13])]
+
+
+def test_a_grammar_binds_the_answer(engine: Engine) -> None:
+    sampling = replace(LIVELY, grammar='root ::= ("ab" | "ba")+ "x"')
+    assert re.fullmatch("(ab|ba)*(a|b)?x?", text(engine, request(sampling=sampling)))
+
+
+def test_a_schema_binds_the_answer(engine: Engine) -> None:
+    schema = '{"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}'
+    found = text(engine, request(sampling=replace(LIVELY, json_schema=schema, max_tokens=60)))
+    assert re.match(r'\{\s*"yes"\s*:\s*', found) or found in '{ "yes"'
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"grammar": "no rule at all"},
+        {"json_schema": "not json"},
+        {"json_schema": '{"$ref": "https://example.org/schema"}'},
+        {"json_schema": '{"type": "no such type"}'},
+    ],
+)
+def test_a_bad_grammar_is_refused_and_harms_nobody(engine: Engine, options: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest):
+        write(engine, request(sampling=replace(GREEDY, **options)))  # type: ignore[arg-type]
+    assert text(engine, request())
+
+
+def test_logprobs_are_those_of_the_model(engine: Engine) -> None:
+    events = write(engine, request(sampling=replace(GREEDY, logprobs=3, repetition_penalty=1.0)))
+    told = [one for event in events for one in event.logprobs]
+    assert len(told) == len(ids(events))
+    for one in told:
+        assert one.alternatives[0] == (one.text, one.logprob), "greedy takes the likeliest"
+        assert 0 >= one.alternatives[0][1] >= one.alternatives[1][1] >= one.alternatives[2][1]
+
+
+def test_penalties_change_the_text(engine: Engine) -> None:
+    plain = text(engine, request(sampling=replace(GREEDY, repetition_penalty=1.0)))
+    for option in ("presence_penalty", "frequency_penalty"):
+        changed = replace(GREEDY, repetition_penalty=1.0, **{option: 2.0})  # type: ignore[arg-type]
+        assert text(engine, request(sampling=changed)) != plain
 
 
 def test_seeds_differ(engine: Engine) -> None:

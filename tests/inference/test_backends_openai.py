@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event as Flag
@@ -62,8 +63,12 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.end_headers()
+        wants_logprobs = self.server.bodies[-1].get("logprobs")
         for word in self.server.words:
-            self._say({"delta": {"content": word}, "finish_reason": None})
+            others = [{"token": word, "logprob": -0.1}, {"token": "no", "logprob": -3.0}]
+            told = {"content": [{"token": word, "logprob": -0.1, "top_logprobs": others}]}
+            choice = {"delta": {"content": word}, "finish_reason": None}
+            self._say(choice | ({"logprobs": told} if wants_logprobs else {}))
         if self.server.ending == "hang":
             self.server.let_go.wait(10)
         elif self.server.ending != "break":
@@ -116,6 +121,19 @@ def test_a_resumed_draft_sends_the_committed_text(engine: Engine, server: Server
     list(engine.submit(Request(id="draft", messages=TULIPS.messages, resume_text="Tul")))
     assert server.bodies[0]["messages"][-1] == {"role": "assistant", "content": "Tul"}
     assert server.bodies[0]["continue_final_message"] is True
+
+
+def test_settings_go_by_the_names_of_the_protocol(engine: Engine, server: Server) -> None:
+    sampling = Sampling(top_k=0, stop=("END",), json_schema='{"type": "object"}', logprobs=2)
+    events = list(engine.submit(replace(TULIPS, sampling=sampling)))
+
+    body = server.bodies[-1]
+    assert (body["stop"], body["logprobs"], body["top_logprobs"]) == (["END"], True, 2)
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert {"top_k", "grammar", "json_schema"}.isdisjoint(body)
+    told = [one for event in events for one in event.logprobs]
+    assert [one.text for one in told] == server.words
+    assert told[0].alternatives == (("Tul", -0.1), ("no", -3.0))
 
 
 def test_an_adapter_is_a_model_of_the_server(engine: Engine, server: Server) -> None:

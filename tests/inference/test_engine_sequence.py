@@ -2,14 +2,16 @@ import pytest
 
 from inference.engine.sequence import Sequence
 from inference.errors import InvalidRequest
-from inference.types import Request, Sampling
+from inference.types import Request, Sampling, TokenLogprobs
 
 
-def start(*, prompt: int = 4, resume: tuple[int, ...] = (), max_tokens: int = 8) -> Sequence:
+def start(
+    *, prompt: int = 4, resume: tuple[int, ...] = (), max_tokens: int = 8, stop: tuple[str, ...] = ()
+) -> Sequence:
     request = Request(
         id="draft",
         messages=({"role": "user", "text": "tulips"},),
-        sampling=Sampling(max_tokens=max_tokens),
+        sampling=Sampling(max_tokens=max_tokens, stop=stop),
         resume_ids=resume,
     )
     return Sequence.start(
@@ -58,3 +60,34 @@ def test_an_answer_ends_where_the_context_does() -> None:
 def test_a_prompt_without_room_for_an_answer_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="16 tokens"):
         start(prompt=16)
+
+
+def test_a_stop_string_ends_the_text_before_itself() -> None:
+    sequence = start(stop=("\n\n", "END"))
+    assert sequence.append(50, b"one.\n") is None
+    assert sequence.append(51, b"\ntwo") is None
+    assert sequence.is_stopped
+    event = sequence.finish("stop")
+    assert (event.text, event.token_ids, event.finish_reason) == ("one.", (50,), "stop")
+
+
+def test_what_only_began_like_a_stop_string_comes_out() -> None:
+    sequence = start(stop=("END",))
+    assert sequence.append(50, b"the E") is None
+    event = sequence.append(51, b"N")
+    assert event is None
+    event = sequence.append(52, b"T!")
+    assert event is not None and event.text == "the ENT!"
+    assert not sequence.is_stopped
+
+
+def test_a_stop_string_within_one_token_keeps_what_stands_before_it() -> None:
+    sequence = start(stop=("END",))
+    sequence.append(50, b"fin END of")
+    assert sequence.finish("stop").text == "fin "
+
+
+def test_logprobs_go_with_their_tokens() -> None:
+    sequence, told = start(), TokenLogprobs(text="a", logprob=-0.5, alternatives=(("a", -0.5),))
+    event = sequence.append(50, b"a", told)
+    assert event is not None and event.logprobs == (told,)

@@ -17,6 +17,7 @@ PUBLIC = {
     "ModelUnavailable",
     "Request",
     "Sampling",
+    "TokenLogprobs",
 }
 
 

@@ -6,8 +6,8 @@ from itertools import islice
 
 import pytest
 
-from apps.styles.prompts import build_messages, build_task_messages
 from apps.common.words import count_words, says
+from apps.styles.prompts import build_messages, build_task_messages
 from inference.tiny import banks, corpus
 from inference.tiny.ask import STYLES
 from inference.tiny.banks import Language

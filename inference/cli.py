@@ -1,5 +1,8 @@
 """`python -m inference generate`: briefs from a file, texts to a file, many at once.
 
+Broken off, the same command goes on where it stopped: what is done stands in a `.part` file whose
+name tells model, settings and briefs, so that others never mix in.
+
 `python -m inference train` and `evaluate` are in `inference.training.cli`,
 `python -m inference model` is in `inference.model_cli`.
 """
@@ -8,16 +11,20 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from inference import adapters
 from inference.engine.engine import Engine
 from inference.errors import EngineError, InvalidRequest
+from inference.models import quantized
 from inference.types import AdapterRef, Request, Sampling
 
 _DEADLINE_S = 24 * 3600.0
@@ -58,11 +65,42 @@ def generate(options: argparse.Namespace) -> None:
     adapter = _adapter_ref(options.adapter) if options.adapter else None
     requests = _read_requests(options.input, sampling, adapter)
     cache = Path(os.environ.get("GALLEY_HOME", "var")) / "cache"
+    model = options.model_path
+    if options.quantization:
+        model = str(quantized(Path(model), options.quantization.upper(), cache))
     with (
-        Engine.open(options.model_path, home=cache, max_sequences=options.batch_size) as engine,
+        Engine.open(model, home=cache, max_sequences=options.batch_size) as engine,
         ThreadPoolExecutor(options.batch_size) as callers,
     ):
-        _save(options.output, _with_progress(callers.map(partial(_write, engine), requests), len(requests)))
+        output = _Output(options.output, engine, requests)
+        output.fill(callers.map(partial(_write, engine), requests[output.num_done :]))
+
+
+class _Output:
+    """The lines that are done, kept through a crash, and in the end the whole file."""
+
+    def __init__(self, path: Path, engine: Engine, requests: Sequence[Request]) -> None:
+        facts = repr((engine.model_info.name, engine.model_info.sha256, requests))
+        self._path, self._total = path, len(requests)
+        self._part = path.with_name(f"{path.name}.{sha256(facts.encode()).hexdigest()[:12]}.part")
+        self.num_done = self._keep_whole_lines()
+
+    def _keep_whole_lines(self) -> int:
+        if not self._part.exists():
+            return 0
+        with self._part.open("r+b") as file:
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
+        return content.count(b"\n")
+
+    def fill(self, texts: Iterator[Written]) -> None:
+        progress = tqdm(texts, desc="generate", total=self._total, initial=self.num_done, unit="brief")
+        with self._part.open("a", encoding="utf-8") as file:
+            for written in progress:
+                file.write(json.dumps(vars(written), ensure_ascii=False) + "\n")
+                file.flush()
+            os.fsync(file.fileno())
+        os.replace(self._part, self._path)
 
 
 def _write(engine: Engine, request: Request) -> Written:
@@ -106,27 +144,14 @@ def _request(brief: dict[str, Any], sampling: Sampling, adapter: AdapterRef | No
     )
 
 
-def _with_progress(texts: Iterator[Written], total: int) -> Iterator[Written]:
-    for count, written in enumerate(texts, start=1):
-        print(f"generate: {count}/{total}", file=sys.stderr)
-        yield written
-
-
-def _save(path: Path, texts: Iterator[Written]) -> None:
-    fresh = path.with_name(f"{path.name}.part")
-    with fresh.open("w", encoding="utf-8") as file:
-        for written in texts:
-            file.write(json.dumps(vars(written), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m inference", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("generate", help="write a text for every brief of a file")
     command.add_argument("--model-path", required=True, help="whatever GALLEY_MODEL may be")
+    command.add_argument(
+        "--quantization", default="", metavar="TYPE", help="write the model in this type first, such as q4_0"
+    )
     command.add_argument("--adapter", type=Path, metavar="DIR", help="a sealed adapter folder")
     command.add_argument("--input", type=Path, required=True, help="JSON lines: id, messages")
     command.add_argument("--output", type=Path, required=True)

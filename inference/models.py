@@ -95,6 +95,25 @@ def _gguf_of_folder(folder: Path, cache: Path) -> Path:
     return converted
 
 
+def quantized(model: Path, quantization: str, cache: Path) -> Path:
+    """A GGUF of a Hugging Face folder or of an unquantised GGUF file in another type, made once."""
+    from inference.gguf import export_model, quantize  # heavy: needed once in the life of a model
+
+    files = model if model.is_dir() else model.parent
+    target = cache / f"{model.stem}-{_fingerprint(files)}-{quantization.lower()}.gguf"
+    if target.exists():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        fresh = Path(scratch) / target.name
+        if model.is_dir():
+            export_model(model, fresh, quantization=quantization)
+        else:
+            quantize(model, fresh, quantization)
+        os.replace(fresh, target)
+    return target
+
+
 def _fingerprint(folder: Path) -> str:
     """Changes when any file of the folder does; reading gigabytes of weights to know is too slow."""
     files = sorted(path for path in folder.iterdir() if path.is_file())

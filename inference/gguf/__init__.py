@@ -6,6 +6,6 @@ What cannot be carried over exactly is refused with a sentence that says why.
 
 from inference.gguf.lora import export_lora
 from inference.gguf.model import export_model
-from inference.gguf.quantize import ATTENTION_TYPES, QUANTIZATIONS
+from inference.gguf.quantize import ATTENTION_TYPES, QUANTIZATIONS, quantize
 
-__all__ = ["ATTENTION_TYPES", "QUANTIZATIONS", "export_lora", "export_model"]
+__all__ = ["ATTENTION_TYPES", "QUANTIZATIONS", "export_lora", "export_model", "quantize"]

@@ -48,7 +48,15 @@ def check_types(quantization: str, attention: str | None) -> None:
 
 
 def quantize(source: Path, target: Path, quantization: str, *, attention: str | None = None) -> None:
-    """Write `target` from an F16 file. Rows that do not fill a block get llama.cpp's fallback type."""
+    """Write `target` from an F16 or F32 file. Rows that do not fill a block get llama.cpp's fallback type.
+
+    Raises ModelUnavailable where llama.cpp does not do that, so for a file that is quantised already.
+    """
+    check_types(quantization, attention)
+    if not is_quantized(quantization):
+        raise ModelUnavailable(
+            f"{quantization} is no quantisation; choose one of {', '.join(_QUANTIZED_TYPES)}"
+        )
     params = llama.llama_model_quantize_default_params()
     params.ftype = _QUANTIZED_TYPES[quantization]
     params.nthread = os.cpu_count() or 1
@@ -57,7 +65,10 @@ def quantize(source: Path, target: Path, quantization: str, *, attention: str | 
         params.tt_overrides = ctypes.cast(overrides, type(params.tt_overrides))
     status = llama.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params))
     if status:
-        raise ModelUnavailable(f"llama.cpp could not quantize {source.name}; its log says why")
+        raise ModelUnavailable(
+            f"llama.cpp could not quantize {source.name}: it needs a whole file in F16 or F32; "
+            "its log says more"
+        )
 
 
 def _attention_overrides(attention: str) -> Any:

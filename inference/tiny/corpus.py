@@ -106,7 +106,9 @@ def make_pair(*, seed: int, split: Split, index: int) -> Pair:
     kind = rng.choices(tuple(_KINDS), tuple(_KINDS.values()))[0]
     language = rng.choices(LANGUAGES, _LANGUAGE_SHARES)[0]
     desk = _Desk(rng, split, language, tame=False)
-    return {"draft": desk.draft, "task": desk.task, "genre": desk.genre}[kind]()
+    if kind == "draft":
+        return desk.draft()
+    return desk.task() if kind == "task" else desk.genre()
 
 
 def make_draft(
@@ -141,8 +143,8 @@ class _Desk:
 
     # -- briefs --------------------------------------------------------------------------------
 
-    def draft(self, style: Style | None = None) -> Pair:
-        style = style or self.rng.choice(STYLES)
+    def draft(self, asked: Style | None = None) -> Pair:
+        style = self.rng.choice(STYLES) if asked is None else asked
         instructions, wants_headline, wants_list = self._instructions(style)
         order = self._order(style, self._length(), wants_headline, wants_list)
         order, text = self._write(order)
@@ -271,8 +273,8 @@ class _Desk:
 
     # -- work on a given text ------------------------------------------------------------------
 
-    def task(self, task: Task | None = None) -> Pair:
-        task = task or self.rng.choice(_TASKS)
+    def task(self, asked: Task | None = None) -> Pair:
+        task = self.rng.choice(_TASKS) if asked is None else asked
         style = self.rng.choice(STYLES)
         order = self._order(style, self.rng.choice(_TASK_LENGTHS), False, False)
         writer = Writer(order, self.inventor)

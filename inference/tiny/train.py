@@ -4,10 +4,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch.nn import functional
@@ -61,7 +61,7 @@ def take_over(model: LlamaForCausalLM, tokenizer_dir: Path, start: Path) -> None
             )
     cutter, known = load_tokenizer(start), earlier["model.embed_tokens.weight"]
     vocabulary, earlier_vocabulary = load_tokenizer(tokenizer_dir).get_vocab(), cutter.get_vocab()
-    embeddings = model.get_input_embeddings().weight
+    embeddings = cast(torch.Tensor, model.get_input_embeddings().weight)
     noise = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(0)) * _SPREAD
     for token, number in vocabulary.items():
         if token in earlier_vocabulary:
@@ -105,7 +105,8 @@ class Trainer:
         if load_tokenizer(folder).get_vocab() != load_tokenizer(self.tokenizer_dir).get_vocab():
             raise SystemExit(f"{folder} has another vocabulary: a teacher has to speak in the same tokens.")
         teacher = cast(LlamaForCausalLM, AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
-        return teacher.to(self.device).eval().requires_grad_(False)  # type: ignore[arg-type,no-untyped-call]
+        teacher.to(self.device).eval().requires_grad_(False)  # type: ignore[arg-type,no-untyped-call]
+        return teacher
 
     def _new_optimizer(self) -> torch.optim.AdamW:
         matrices = [p for p in self.model.parameters() if p.dim() > 1]
@@ -175,7 +176,7 @@ class Trainer:
     def heldout_loss(self, num_batches: int) -> float:
         """Mean cross-entropy, in nats per token, over the first batches of the held-out split."""
         recipe = self.recipe
-        self.model.eval()
+        self.model.eval()  # type: ignore[no-untyped-call]
         data = PackedPairs(
             self.tokenizer_dir,
             seed=recipe.seed,
@@ -189,7 +190,7 @@ class Trainer:
         return sum(losses) / num_batches
 
     def _logits(
-        self, model: LlamaForCausalLM, body: torch.nn.Module, batch: Batch, counted: torch.Tensor
+        self, model: LlamaForCausalLM, body: Callable[..., Any], batch: Batch, counted: torch.Tensor
     ) -> torch.Tensor:
         """Logits of shape (counted tokens, vocabulary) in float32."""
         hidden = body(

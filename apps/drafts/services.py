@@ -15,6 +15,7 @@ from apps.common.errors import Busy, Conflict, Invalid
 from apps.common.leases import MAX_DEATHS, ClockTimestamp, JobState, require_held
 from apps.common.tasks import WRITE_DRAFTS, ring_on_commit
 from apps.common.text import clean_line, clean_text, sha256
+from apps.common.words import says
 from apps.drafts.models import (
     EDITABLE_STATES,
     LIVE_STATES,
@@ -32,7 +33,6 @@ from apps.projects.models import Brief
 from apps.projects.policies import Act, not_found, require
 from apps.projects.services import brief_for
 from apps.styles.prompts import BriefFields, build_messages
-from apps.common.words import says
 
 MAX_CANDIDATES = 16
 MAX_QUEUED_PER_USER = 50

@@ -12,10 +12,10 @@ from django.db import connection
 from pytest_django import Settings
 
 from apps.common.leases import JobState
+from apps.common.words import says
 from apps.drafts import services
 from apps.drafts.models import Chunk, Draft, Job, Worker
 from apps.projects.models import Brief
-from apps.common.words import says
 from apps.tuning.models import Release, ReleaseKind
 from inference import Engine
 from tests.support.cast import Newsroom, assert_refused

@@ -9,7 +9,7 @@ import io
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from inference.errors import ModelUnavailable
-
-Progress = Callable[[str, int, int], None]
-"""(file, bytes that have come, bytes in all or 0)"""
+from inference.sources import Progress
 
 _TIMEOUT_S = 30.0
 _NUM_TRIES = 5  # without a single byte in between

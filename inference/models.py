@@ -89,24 +89,24 @@ def _gguf_of_folder(folder: Path, cache: Path) -> Path:
         raise ModelUnavailable(f"{folder} has several GGUF files ({names}); name the one to use")
     if not (folder / "config.json").is_file():
         raise ModelUnavailable(f"{folder} has neither a GGUF file nor a config.json; {_ADVICE}")
-    converted = cache / f"{folder.name}-{_fingerprint(folder)}.gguf"
-    if not converted.exists():
-        _convert(folder, converted)
-    return converted
+    return quantized(folder, "F16", cache)
 
 
 def quantized(model: Path, quantization: str, cache: Path) -> Path:
-    """A GGUF of a Hugging Face folder or of an unquantised GGUF file in another type, made once."""
-    from inference.gguf import export_model, quantize  # heavy: needed once in the life of a model
-
-    files = model if model.is_dir() else model.parent
-    target = cache / f"{model.stem}-{_fingerprint(files)}-{quantization.lower()}.gguf"
+    """A GGUF of a Hugging Face folder, or of an unquantised GGUF file, in a type; made once."""
+    is_folder = model.is_dir()
+    name = model.name if is_folder else model.stem
+    target = cache / f"{name}-{_fingerprint(model)}-{quantization.lower()}.gguf"
     if target.exists():
         return target
+    from inference.gguf import export_model, quantize  # heavy: needed once in the life of a model
+    from inference.quiet import quiet_llama
+
+    quiet_llama()
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         fresh = Path(scratch) / target.name
-        if model.is_dir():
+        if is_folder:
             export_model(model, fresh, quantization=quantization)
         else:
             quantize(model, fresh, quantization)
@@ -114,20 +114,8 @@ def quantized(model: Path, quantization: str, cache: Path) -> Path:
     return target
 
 
-def _fingerprint(folder: Path) -> str:
-    """Changes when any file of the folder does; reading gigabytes of weights to know is too slow."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+def _fingerprint(model: Path) -> str:
+    """Changes when a file of the model does; reading gigabytes of weights to know is too slow."""
+    files = sorted(path for path in model.iterdir() if path.is_file()) if model.is_dir() else [model]
     facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-def _convert(folder: Path, target: Path) -> None:
-    from inference.gguf import export_model  # heavy: needed once in the life of a model
-    from inference.quiet import quiet_llama
-
-    quiet_llama()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        fresh = Path(scratch) / target.name
-        export_model(folder, fresh)
-        os.replace(fresh, target)

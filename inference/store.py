@@ -22,9 +22,9 @@ from typing import Any
 from inference import sources
 from inference.errors import ModelUnavailable
 from inference.sizing import Need, human, need, read_memory, weight_bytes
+from inference.tiny import GGUF_PATH, MODEL_DIR
 
 BUILT_IN = "galley-tiny"
-BUILT_IN_FOLDER = Path(__file__).resolve().parent / "tiny" / "model"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = (BUILT_IN, "in-use")
@@ -97,7 +97,7 @@ class Store:
     def path(self, entry: Entry) -> Path:
         """What GALLEY_MODEL would be."""
         if entry.name == BUILT_IN:
-            return BUILT_IN_FOLDER
+            return MODEL_DIR
         return (self.folder / entry.name / entry.location).absolute()
 
     # --- which one is used -----------------------------------------------------------------------
@@ -213,14 +213,13 @@ class Store:
 
 
 def built_in() -> Entry:
-    config = sources.read_json(BUILT_IN_FOLDER / "config.json")
-    gguf = next(BUILT_IN_FOLDER.glob("*.gguf"), None)
+    config = sources.read_json(MODEL_DIR / "config.json")
     return Entry(
         name=BUILT_IN,
         source="ships with Galley",
-        size=sum(path.stat().st_size for path in BUILT_IN_FOLDER.iterdir()),
+        size=sum(path.stat().st_size for path in MODEL_DIR.iterdir()),
         family=str(config.get("model_type", "")),
-        quantization=gguf.stem.rpartition("-")[2].upper() if gguf else "F16",
+        quantization=GGUF_PATH.stem.rpartition("-")[2].upper(),
         context_length=int(config.get("max_position_embeddings", 0)),
         trainable=True,
     )

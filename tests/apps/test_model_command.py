@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from inference.sizing import human
-from inference.store import BUILT_IN_FOLDER
+from inference.tiny import MODEL_DIR
 from tests.support.hub import COMMIT, running
 from tests.support.random_gguf import write_model
 from tests.support.servers import free_port
@@ -66,7 +66,7 @@ def shell(tmp_path: Path) -> Shell:
 
 def test_a_gguf_is_added_chosen_and_checked(shell: Shell, tmp_path: Path) -> None:
     gguf = write_model(tmp_path / "harbour-Q8_0.gguf")
-    assert shell.configured() == str(BUILT_IN_FOLDER)
+    assert shell.configured() == str(MODEL_DIR)
 
     added = shell.model("add", str(gguf), "--name", "harbour")
     assert added.index("memory: ") < added.index("added harbour")
@@ -91,12 +91,12 @@ def test_a_gguf_is_added_chosen_and_checked(shell: Shell, tmp_path: Path) -> Non
         assert told in checked
 
     shell.model("use", "galley-tiny")
-    assert shell.configured() == str(BUILT_IN_FOLDER)
+    assert shell.configured() == str(MODEL_DIR)
 
 
 def test_a_folder_can_be_written_with_and_trained(shell: Shell, tmp_path: Path) -> None:
     folder = tmp_path / "quay"
-    shutil.copytree(BUILT_IN_FOLDER, folder, ignore=shutil.ignore_patterns("*.gguf"))
+    shutil.copytree(MODEL_DIR, folder, ignore=shutil.ignore_patterns("*.gguf"))
 
     assert "can be trained" in shell.model("add", str(folder))
     checked = shell.model("check", "quay")

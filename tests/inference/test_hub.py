@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from inference import ModelUnavailable
-from inference.store import BUILT_IN_FOLDER, Entry, Store
+from inference.store import Entry, Store
+from inference.tiny import MODEL_DIR
 from tests.support.hub import COMMIT, FakeHub, running
 from tests.support.random_gguf import write_model
 from tests.support.servers import free_port
@@ -21,7 +22,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
         monkeypatch.delenv(name, raising=False)
     with running() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)
-        ships = (path for path in BUILT_IN_FOLDER.iterdir() if path.suffix != ".gguf")
+        ships = (path for path in MODEL_DIR.iterdir() if path.suffix != ".gguf")
         hub.repos[REPO] = {path.name: path.read_bytes() for path in ships}
         gguf = write_model(tmp_path / "made.gguf").read_bytes()
         hub.repos[GGUF_REPO] = {"README.md": b"#", "h-Q8_0.gguf": gguf, "h-Q4_0.gguf": gguf}

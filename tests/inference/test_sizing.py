@@ -8,7 +8,7 @@ import pytest
 from inference import ModelUnavailable, sizing
 from inference.gguf_header import read_header
 from inference.sources import read_json
-from inference.store import BUILT_IN_FOLDER
+from inference.tiny import MODEL_DIR
 from tests.support.random_gguf import write_model
 
 MIXTURE = {  # 8 experts of 7 B
@@ -43,7 +43,7 @@ def test_parameters_are_counted_from_a_config(config: dict[str, object], num_par
 
 
 def test_the_shipped_model_is_counted_as_its_file_says() -> None:
-    folder = BUILT_IN_FOLDER
+    folder = MODEL_DIR
     shape = sizing.shape_from_config(read_json(folder / "config.json"))
 
     stored = (folder / "model.safetensors").stat().st_size / 2  # bfloat16

@@ -12,7 +12,8 @@ from inference import ModelUnavailable
 from inference.model_cli import what_would_fit
 from inference.models import resolve, shards
 from inference.sources import LocalSource, choose
-from inference.store import BUILT_IN, BUILT_IN_FOLDER, Entry, Store
+from inference.store import BUILT_IN, Entry, Store
+from inference.tiny import MODEL_DIR
 from tests.support.random_gguf import write_model
 
 
@@ -25,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder without a GGUF."""
     folder = tmp_path_factory.mktemp("models") / "harbour-chat"
-    shutil.copytree(BUILT_IN_FOLDER, folder, ignore=shutil.ignore_patterns("*.gguf"))
+    shutil.copytree(MODEL_DIR, folder, ignore=shutil.ignore_patterns("*.gguf"))
     return folder
 
 
@@ -89,10 +90,10 @@ def test_a_folder_is_written_in_the_quantisation_that_is_asked_for(store: Store,
 
 
 def test_the_gguf_beside_a_folder_comes_with_it(store: Store) -> None:
-    entry = add(store, BUILT_IN_FOLDER, name="again")
+    entry = add(store, MODEL_DIR, name="again")
 
     opened = resolve(str(store.path(entry)), store.home)
-    assert opened.sha256 == resolve(str(BUILT_IN_FOLDER), store.home).sha256
+    assert opened.sha256 == resolve(str(MODEL_DIR), store.home).sha256
     assert entry.trainable
 
 

@@ -12,10 +12,17 @@ from typing import Any, cast
 import torch
 from torch.nn import functional
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AttentionInterface,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from inference.chat import END_OF_TURN
 from inference.tiny.batches import IGNORED, Batch, PackedPairs, load_batches
+from inference.tiny.muon import Muon
 from inference.tiny.recipe import Recipe
 from inference.tiny.tokenizer import END_OF_TEXT, MAX_TOKENS, load_tokenizer
 
@@ -93,10 +100,10 @@ class Trainer:
         self.model = new_model(recipe, tokenizer_dir)
         if start:
             take_over(self.model, tokenizer_dir, start)
-        self.model.to(self.device)  # type: ignore[arg-type]  # transformers wraps it without types
+        self._place(self.model)
         self.body = torch.compile(self.model.model) if compiled else self.model.model
         self.teacher = self._load_teacher(teacher) if teacher else None
-        self.optimizer = self._new_optimizer()
+        self.optimizers = self._new_optimizers()
         self.step = 0
         self.losses: list[float] = []
         out.mkdir(parents=True, exist_ok=True)
@@ -105,17 +112,26 @@ class Trainer:
         if load_tokenizer(folder).get_vocab() != load_tokenizer(self.tokenizer_dir).get_vocab():
             raise SystemExit(f"{folder} has another vocabulary: a teacher has to speak in the same tokens.")
         teacher = cast(LlamaForCausalLM, AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
-        teacher.to(self.device).eval().requires_grad_(False)  # type: ignore[arg-type,no-untyped-call]
+        self._place(teacher)
+        teacher.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
         return teacher
 
-    def _new_optimizer(self) -> torch.optim.AdamW:
-        matrices = [p for p in self.model.parameters() if p.dim() > 1]
+    def _place(self, model: LlamaForCausalLM) -> None:
+        model.to(self.device)  # type: ignore[arg-type]  # transformers wraps it without types
+        if self.device.type == "cpu":
+            model.set_attn_implementation(_BY_DOCUMENT)
+
+    def _new_optimizers(self) -> list[torch.optim.Optimizer]:
+        """AdamW for embeddings and norms, Muon for the matrices of the layers."""
+        rate, decay = self.recipe.learning_rate, self.recipe.weight_decay
+        embeddings = [self.model.get_input_embeddings().weight]
+        matrices = [p for p in self.model.model.layers.parameters() if p.dim() > 1]
         vectors = [p for p in self.model.parameters() if p.dim() == 1]
-        groups = [
-            {"params": matrices, "weight_decay": self.recipe.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+        groups = [{"params": embeddings, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+        return [
+            torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True),
+            Muon(matrices, lr=rate, weight_decay=decay),
         ]
-        return torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=(0.9, 0.95), fused=True)
 
     def run(self) -> None:
         self.resume()
@@ -144,7 +160,7 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> torch.Tensor:
         """One update from a batch, read in `accumulate` parts that weigh by their counted tokens."""
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.recipe.learning_rate * rate_share(self.step, self.recipe)
         total = torch.zeros((), device=self.device)
         num_counted = (batch.labels != IGNORED).sum().item()
@@ -154,8 +170,9 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return total
 
     def loss(self, batch: Batch) -> torch.Tensor:
@@ -193,11 +210,13 @@ class Trainer:
         self, model: LlamaForCausalLM, body: Callable[..., Any], batch: Batch, counted: torch.Tensor
     ) -> torch.Tensor:
         """Logits of shape (counted tokens, vocabulary) in float32."""
+        if self.device.type == "cpu":
+            batch, counted, sizes = in_one_row(batch, counted)
+            attention: dict[str, Any] = {"attention_mask": None, "document_sizes": sizes}
+        else:
+            attention = {"attention_mask": own_document(batch.documents)}
         hidden = body(
-            input_ids=batch.ids,
-            position_ids=batch.positions,
-            attention_mask=own_document(batch.documents),
-            use_cache=False,
+            input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **attention
         ).last_hidden_state
         return cast(torch.Tensor, model.lm_head(hidden[counted]).float())
 
@@ -209,7 +228,7 @@ class Trainer:
             "step": self.step,
             "losses": self.losses,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         partial = self.out / "checkpoint.partial"
         torch.save(state, partial)
@@ -223,7 +242,8 @@ class Trainer:
         if state["recipe"] != asdict(self.recipe):
             raise SystemExit(f"{path} was made with other numbers. Give another --out, or the same numbers.")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step, self.losses = state["step"], state["losses"]
 
     def save_model(self) -> None:
@@ -269,6 +289,42 @@ def own_document(documents: torch.Tensor) -> torch.Tensor:
     length = documents.shape[1]
     same = documents[:, :, None] == documents[:, None, :]
     return (same & torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()).unsqueeze(1)
+
+
+def in_one_row(batch: Batch, counted: torch.Tensor) -> tuple[Batch, torch.Tensor, list[int]]:
+    """The pairs of a batch one after another in a single row without padding, and their sizes."""
+    is_text = batch.documents > 0
+    rows = torch.arange(len(batch.ids)).unsqueeze(1) * batch.documents.shape[1]
+    sizes = torch.unique_consecutive((batch.documents + rows)[is_text], return_counts=True)[1]
+    joined = Batch(*(tensor[is_text].unsqueeze(0) for tensor in batch))
+    return joined, counted[is_text].unsqueeze(0), sizes.tolist()
+
+
+@torch.compiler.disable
+def attend_by_document(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    document_sizes: list[int],
+    scaling: float,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each pair of a single row; tensors of shape (1, heads, tokens, size).
+
+    A processor saves the products that a mask over the whole row would throw away.
+    """
+    parts = zip(*(tensor.split(document_sizes, dim=2) for tensor in (query, key, value)), strict=True)
+    attended = [
+        functional.scaled_dot_product_attention(*part, is_causal=True, scale=scaling) for part in parts
+    ]
+    return torch.cat(attended, dim=2).transpose(1, 2), None
+
+
+_BY_DOCUMENT = "by_document"
+AttentionInterface.register(_BY_DOCUMENT, attend_by_document)
 
 
 def plot_loss(losses: list[float], path: Path) -> None:

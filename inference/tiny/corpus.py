@@ -25,7 +25,12 @@ from inference.tiny.values_zh import ChineseInventor
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 _LANGUAGE_SHARES = (2, 3)  # a Chinese text has more tokens that are seldom seen
 
-_KINDS: dict[Literal["draft", "task", "genre"], int] = {"draft": 76, "task": 14, "genre": 10}
+_KINDS: dict[Literal["draft", "task", "genre", "list"], int] = {
+    "draft": 66,
+    "task": 12,
+    "genre": 8,
+    "list": 14,
+}
 _TASKS: tuple[Task, ...] = ("continue", "rewrite", "shorten", "expand", "headline")
 _TONES = ("warm", "formal", "playful", "urgent", "quiet", "proud")
 _FACT_COUNTS = (6, 14, 22, 24, 17, 9, 5, 3, 1, 1, 1)
@@ -106,9 +111,7 @@ def make_pair(*, seed: int, split: Split, index: int) -> Pair:
     kind = rng.choices(tuple(_KINDS), tuple(_KINDS.values()))[0]
     language = rng.choices(LANGUAGES, _LANGUAGE_SHARES)[0]
     desk = _Desk(rng, split, language, tame=False)
-    if kind == "draft":
-        return desk.draft()
-    return desk.task() if kind == "task" else desk.genre()
+    return {"draft": desk.draft, "task": desk.task, "genre": desk.genre, "list": desk.fact_list}[kind]()
 
 
 def make_draft(
@@ -161,6 +164,35 @@ class _Desk:
         return self._pair(
             order, text, style_name=genre, instructions=self.rng.choice(bank[f"{genre}.instructions"])
         )
+
+    def fact_list(self) -> Pair:
+        """The facts and nothing else, half of them words in no order: they can only be copied."""
+        style = self.rng.choice(STYLES)
+        subject = self.editor.subject(style)
+        facts = [fact.asked for fact in self.editor.facts(subject, self.rng.randint(2, 5))]
+        facts += [self._word_salad() for _ in range(self.rng.randint(2, 5))]
+        self.rng.shuffle(facts)
+        bullet = self.rng.choice(("", "- "))
+        text = "\n".join(bullet + fact for fact in facts)
+        instructions = self.rng.choice(self.bank["list.instructions"])
+        if bullet:
+            instructions = self._joined(instructions, self.rng.choice(self.bank["list.bullets"]))
+        brief = BriefFields(
+            subject=subject.text, must_say=tuple(facts), num_words=10 * max(1, round(count_words(text) / 10))
+        )
+        return Pair(
+            language=self.language,
+            style="list",
+            style_name="list",
+            instructions=instructions,
+            brief=brief,
+            text=text,
+            topic=self.inventor.topic,
+        )
+
+    def _word_salad(self) -> str:
+        words = self.rng.sample(banks.all_words(self.language), self.rng.randint(2, 6))
+        return ("" if self.language == "zh" else " ").join(words)
 
     def _order(self, style: str, num_words: int, wants_headline: bool, wants_list: bool) -> Order:
         subject = self.editor.subject(style)

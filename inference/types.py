@@ -102,7 +102,8 @@ class Request:
     `resume_ids` are the token ids that an earlier attempt has committed: generation goes on
     after them and never repeats them; they count towards `max_tokens`. `resume_text` is the text
     they stand for, for a backend that speaks text only. `must_not_say` are words and phrases that
-    the answer will not hold, in any case. `deadline_s` counts from submission.
+    the answer will not hold, in any case; `must_say` are facts that it is helped to copy without a
+    slip, but not made to. `deadline_s` counts from submission.
     """
 
     id: str
@@ -111,6 +112,7 @@ class Request:
     adapter: AdapterRef | None = None
     resume_ids: tuple[int, ...] = ()
     resume_text: str = ""
+    must_say: tuple[str, ...] = ()
     must_not_say: tuple[str, ...] = ()
     request_class: RequestClass = "interactive"
     deadline_s: float = 300.0

@@ -77,6 +77,7 @@ class Draft(models.Model):
     seed = models.BigIntegerField()
     temperature = models.FloatField()
     messages = models.JSONField(default=list)
+    must_say = ArrayField(models.CharField(max_length=300), default=list, blank=True)
     must_not_say = ArrayField(models.CharField(max_length=120), default=list, blank=True)
     release = models.ForeignKey(
         "tuning.Release", null=True, blank=True, on_delete=models.PROTECT, related_name="drafts"

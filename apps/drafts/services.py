@@ -103,6 +103,7 @@ def _queue_draft(request: DraftRequest, candidate: int, *, seed: int) -> Draft:
         messages=build_messages(
             style=brief.preset.style_name, instructions=version.instructions, brief=brief_fields(brief)
         ),
+        must_say=brief.must_say,
         must_not_say=_enforceable(brief),
     )
     job = Job.objects.create(draft=draft, user=request.user)

@@ -12,6 +12,7 @@ import struct
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from inference.backends.threads import ThreadGovernor, physical_cores, read_coun
 from inference.chat import END_OF_TURN, prompt_ids
 from inference.engine.scheduler import Row, Step
 from inference.engine.sequence import Sequence
+from inference.engine.wanted import END_PULL, TERM_PULL, Pull
 from inference.errors import AdapterUnavailable, InvalidRequest, ModelUnavailable
 from inference.models import ResolvedModel
 from inference.types import AdapterRef, ModelInfo, Request, Sampling, TokenLogprobs
@@ -189,16 +191,41 @@ class LlamaCppRunner:
 
     def _draw(self, lane: "_Lane", sequence: Sequence, index: int) -> Sampled:
         num_alternatives, forbidden = sequence.request.sampling.logprobs, list(sequence.forbidden_ids)
+        pulls, is_any_unsaid = sequence.pulls()
         sampler = self._sampler(lane, sequence)
-        if not num_alternatives and not forbidden:
+        if not (num_alternatives or forbidden or is_any_unsaid):
             return Sampled(sampler.draw(lane.context, index, sequence.num_output))
         logits = np.ctypeslib.as_array(llama.llama_get_logits_ith(lane.context, index), (self._num_vocab,))
-        before = logits.copy()
+        own = logits.copy() if num_alternatives else logits
+        for token_id, pull in self._pulled(pulls).items():
+            logits[token_id] += pull
+        if is_any_unsaid:
+            logits[self._end_ids] -= END_PULL
         logits[forbidden] = -np.inf
-        token_id = sampler.draw(lane.context, index, sequence.num_output)
-        return Sampled(
-            token_id, self._logprobs(before, token_id, num_alternatives) if num_alternatives else None
-        )
+        drawn = sampler.draw(lane.context, index, sequence.num_output)
+        return Sampled(drawn, self._logprobs(own, drawn, num_alternatives) if num_alternatives else None)
+
+    def _pulled(self, pulls: Iterable[Pull]) -> dict[int, float]:
+        """What is added to the logits of the tokens with which a term can go on."""
+        found: dict[int, float] = {}
+        for rest, strength in pulls:
+            for size in range(1, min(len(rest), self._longest_piece) + 1):
+                if (token_id := self._ids_of_pieces.get(rest[:size])) is not None:
+                    found[token_id] = max(found.get(token_id, 0.0), strength * TERM_PULL)
+        return found
+
+    @cached_property
+    def _ids_of_pieces(self) -> dict[bytes, int]:
+        texts = (number for number in range(self._num_vocab) if not self.is_end(number))
+        return {self.piece(number): number for number in texts}
+
+    @cached_property
+    def _longest_piece(self) -> int:
+        return max(map(len, self._ids_of_pieces))
+
+    @cached_property
+    def _end_ids(self) -> list[int]:
+        return [number for number in range(self._num_vocab) if self.is_end(number)]
 
     def _logprobs(self, logits: npt.NDArray[np.float32], token_id: int, count: int) -> TokenLogprobs:
         """The drawn token and the `count` likeliest, of the model's own distribution."""

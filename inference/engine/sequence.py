@@ -4,7 +4,8 @@ import codecs
 from dataclasses import dataclass, field
 from typing import Self
 
-from inference.engine.banned import BannedTerms
+from inference.engine.terms import Terms
+from inference.engine.wanted import Pull, WantedTerms
 from inference.errors import InvalidRequest
 from inference.types import Event, FinishReason, Request, TokenLogprobs
 
@@ -32,7 +33,8 @@ class Sequence:
 
     Text that may become a term of `must_not_say` is held back. When it does, the sequence goes
     back to where the term began and forbids the token that led there. Text that may become a stop
-    string is held back as well; when it does, `is_stopped` says so.
+    string is held back as well; when it does, `is_stopped` says so. Terms of `must_say` pull, see
+    `pulls`.
     """
 
     ticket: int
@@ -47,8 +49,9 @@ class Sequence:
     _decoder: codecs.IncrementalDecoder = field(
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
     )
-    _banned: BannedTerms = field(default_factory=lambda: BannedTerms(()))
-    _before: str = ""
+    _banned: Terms = field(default_factory=lambda: Terms(()))
+    _wanted: WantedTerms = field(default_factory=lambda: WantedTerms(()))
+    _sent: str = ""
     _held: list[_Unit] = field(default_factory=list)
     _open: _Unit = field(default_factory=_Unit)
     _forbidden: dict[int, set[int]] = field(default_factory=dict)
@@ -70,8 +73,9 @@ class Sequence:
             num_prompt=len(prompt_ids),
             max_ids=min(len(prompt_ids) + request.sampling.max_tokens, context_length),
             deadline=now + request.deadline_s,
-            _banned=BannedTerms(request.must_not_say),
-            _before=request.resume_text[-1:],
+            _banned=Terms(request.must_not_say),
+            _wanted=WantedTerms(request.must_say, written=request.resume_text),
+            _sent=request.resume_text,
         )
 
     @property
@@ -96,6 +100,14 @@ class Sequence:
         """Tokens that must not come next: each has led to a banned term from here."""
         return self._forbidden.get(len(self.ids), set())
 
+    def pulls(self) -> tuple[list[Pull], bool]:
+        """How terms of `must_say` that have begun go on, and whether any is still unsaid."""
+        if not self.request.must_say:
+            return [], False
+        written = (self._sent + self._held_text).encode() + b"".join(self._open.pieces)
+        self._wanted.look(written)
+        return self._wanted.pulls(written), self._wanted.is_any_unsaid
+
     def append(self, token_id: int, piece: bytes, logprobs: TokenLogprobs | None = None) -> Event | None:
         """Take a sampled token in; an event comes back when its characters are complete and allowed.
 
@@ -110,7 +122,7 @@ class Sequence:
             return None
         self._held.append(self._open)
         self._open = _Unit()
-        found = self._banned.find(self._held_text, before=self._before)
+        found = self._banned.find(self._held_text, before=self._sent[-1:])
         if found and found.is_said and self._take_back(found.start):
             return None
         if self._stop():
@@ -120,7 +132,7 @@ class Sequence:
 
     def may_end(self) -> bool:
         """Whether the text may end here; if its last words are banned it goes back instead."""
-        found = self._banned.find(self._held_text, before=self._before, final=True)
+        found = self._banned.find(self._held_text, before=self._sent[-1:], final=True)
         return found is None or not self._take_back(found.start)
 
     def finish(self, reason: FinishReason) -> Event:
@@ -130,7 +142,7 @@ class Sequence:
         """
         self._open.text += self._decoder.decode(b"", final=True)
         self._held.append(self._open)
-        found = self._banned.find(self._held_text, before=self._before, final=True)
+        found = self._banned.find(self._held_text, before=self._sent[-1:], final=True)
         if found is not None and self._num_rewinds < _MAX_REWINDS:
             del self._held[self._unit_at(found.start) :]
         return self._release(len(self._held), reason)
@@ -156,7 +168,7 @@ class Sequence:
         """How many held units may be sent: also those after them may still be taken back."""
         text = self._held_text
         text = text[: len(text) - _overlap(text, self.request.sampling.stop)]
-        while (found := self._banned.find(text, before=self._before)) and not found.is_said:
+        while (found := self._banned.find(text, before=self._sent[-1:])) and not found.is_said:
             text = text[: found.start]
         return self._unit_at(len(text))
 
@@ -189,7 +201,7 @@ class Sequence:
         units, self._held = self._held[:num_units], self._held[num_units:]
         # NUL is a legal character that no text column and no page can hold.
         text = "".join(unit.text for unit in units).replace("\0", "")
-        self._before = (self._before + text)[-1:]
+        self._sent += text
         return Event(
             request_id=self.request.id,
             text=text,

@@ -18,20 +18,19 @@ class Finding(NamedTuple):
     is_said: bool
 
 
-class BannedTerms:
+class Terms:
     """Terms in any case, with any marks between their words; "old" is not said by "older"."""
 
     def __init__(self, terms: Iterable[str]) -> None:
         self._terms = [words for term in terms if (words := [word for _, word in _words(term)])]
-
-    def __bool__(self) -> bool:
-        return bool(self._terms)
 
     def find(self, text: str, *, before: str = "", final: bool = False) -> Finding | None:
         """The first term that `text` says, or else the first place from which it may still say one.
 
         `before` is what stands before the text; unless `final`, its last word may grow.
         """
+        if not self._terms:
+            return None
         words = _words(text)
         is_open = not final and bool(_SPACED_END.search(text))
         first = 1 if _SPACED_END.search(before) and _SPACED_END.search(text[:1]) else 0  # mid-word

@@ -45,9 +45,9 @@ def heldout_briefs(*, count: int, seed: int) -> list[Pair]:
 
 
 def write_samples(
-    model: str, pairs: Sequence[Pair], *, seed: int, temperature: float = 0.6, enforced: bool = True
+    model: str, pairs: Sequence[Pair], *, seed: int, temperature: float = 0.6, helped: bool = True
 ) -> list[Sample]:
-    """One text per pair; `enforced` rules must-not-say terms out as the product does."""
+    """One text per pair; with `helped` the engine keeps to the brief's terms, as in the product."""
     with (
         tempfile.TemporaryDirectory() as cache,
         Engine.open(model, home=Path(cache), max_sequences=_AT_ONCE) as engine,
@@ -59,7 +59,8 @@ def write_samples(
                 id=f"{id(pair)}",
                 messages=tuple(pair.messages),
                 sampling=Sampling(temperature=temperature, max_tokens=_MAX_TOKENS, seed=seed),
-                must_not_say=pair.brief.must_not_say if enforced else (),
+                must_say=pair.brief.must_say if helped else (),
+                must_not_say=pair.brief.must_not_say if helped else (),
                 request_class="batch",
                 deadline_s=_TIME_LIMIT_S,
             )

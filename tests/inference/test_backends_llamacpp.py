@@ -1,5 +1,6 @@
 """The real library with random weights: what a text is does not matter, that it is the same does."""
 
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,9 +98,26 @@ def test_going_back_leaves_no_trace_in_the_cache(engine: Engine) -> None:
     free = write(engine, request(sampling=GREEDY))
     letter = re.findall("[a-z]", "".join(event.text for event in free).lower())[5]
     ruled = replace(request(sampling=GREEDY), must_not_say=(letter,))
-    whole = ids(write(engine, ruled))
-    resumed = replace(ruled, resume_ids=whole[:20], resume_text="x")
-    assert ids(write(engine, resumed)) == whole[20:]
+    events = write(engine, ruled)
+    begun = "".join(event.text for event in events if event.token_ids)[:20]
+    resumed = replace(ruled, resume_ids=ids(events)[:20], resume_text=begun)
+    assert ids(write(engine, resumed)) == ids(events)[20:]
+
+
+def test_a_fact_that_has_begun_is_finished(engine: Engine) -> None:
+    """Greedy text of random weights goes another way; four nats bring it back often enough to see."""
+    free = text(engine, request(sampling=GREEDY))
+    begun = free[:10]
+    others = [letter for letter in "abcdefghijklmnopqrstuvwxyz" if letter != free[10]]
+    helped = [text(engine, replace(request(sampling=GREEDY), must_say=(begun + other,))) for other in others]
+    assert any(begun + other in found for other, found in zip(others, helped, strict=True))
+
+
+def test_facts_change_no_logprob(engine: Engine) -> None:
+    sampling = replace(GREEDY, logprobs=2, max_tokens=8)
+    free = write(engine, request(sampling=sampling))
+    helped = write(engine, replace(request(sampling=sampling), must_say=("never said 123",)))
+    assert [event.logprobs for event in helped] == [event.logprobs for event in free]
 
 
 def test_a_stop_string_ends_the_answer(engine: Engine) -> None:
@@ -111,13 +129,14 @@ def test_a_stop_string_ends_the_answer(engine: Engine) -> None:
 
 def test_a_grammar_binds_the_answer(engine: Engine) -> None:
     sampling = replace(LIVELY, grammar='root ::= ("ab" | "ba")+ "x"')
-    assert re.fullmatch("(ab|ba)*(a|b)?x?", text(engine, request(sampling=sampling)))
+    found = text(engine, request(sampling=sampling))
+    assert re.fullmatch("(ab|ba)+(a|b)?x?", found)
 
 
 def test_a_schema_binds_the_answer(engine: Engine) -> None:
     schema = '{"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}'
     found = text(engine, request(sampling=replace(LIVELY, json_schema=schema, max_tokens=60)))
-    assert re.match(r'\{\s*"yes"\s*:\s*', found) or found in '{ "yes"'
+    assert set(json.loads(found)) == {"yes"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What editors ask for: subjects, and facts in the many shapes in which people type them."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,13 +57,32 @@ class Fact:
     told_inside: str
 
 
-class Editor:
+class Editor(ABC):
     """Thinks up subjects and facts, with the words of an inventor; believable ones if that is tame."""
 
     def __init__(self, invent: Inventor) -> None:
         self.invent = invent
         self.rng = invent.rng
 
+    @abstractmethod
+    def subject(self, style: str) -> Subject: ...
+
+    def facts(self, subject: Subject, count: int) -> list[Fact]:
+        """Up to `count` facts of those that come to mind, none of which is part of another."""
+        found: list[Fact] = []
+        for _ in range(count * 3):
+            if len(found) == count:
+                break
+            fact = self._fact(subject)
+            if not any(fact.told in other.told or other.told in fact.told for other in found):
+                found.append(fact)
+        return found
+
+    @abstractmethod
+    def _fact(self, subject: Subject) -> Fact: ...
+
+
+class EnglishEditor(Editor):
     def subject(self, style: str) -> Subject:
         if style == "fiction" and not self.invent.tame and self.rng.random() < 0.6:
             return self._story_subject()
@@ -160,10 +179,6 @@ class Editor:
     def _as_typed(self, text: str) -> str:
         return text if self.rng.random() < 0.15 else text[0].upper() + text[1:]
 
-    def facts(self, subject: Subject, count: int) -> list[Fact]:
-        """`count` facts, none of which is part of another."""
-        return distinct_facts(lambda: self._fact(subject), count)
-
     def _fact(self, subject: Subject) -> Fact:
         shape = self.rng.choices(tuple(SHAPES), tuple(SHAPES.values()))[0]
         if self.invent.tame and shape == "odd":
@@ -201,15 +216,3 @@ def agreeing(subject: Subject) -> dict[str, str]:
         "Short": subject.short[0].upper() + subject.short[1:],
         "short": subject.short,
     }
-
-
-def distinct_facts(think: Callable[[], Fact], count: int) -> list[Fact]:
-    """Up to `count` facts of those that come to mind, none of which is part of another."""
-    found: list[Fact] = []
-    for _ in range(count * 3):
-        if len(found) == count:
-            break
-        fact = think()
-        if not any(fact.told in other.told or other.told in fact.told for other in found):
-            found.append(fact)
-    return found

@@ -1,8 +1,7 @@
 """What Chinese editors ask for: subjects, and facts in the many shapes in which people type them."""
 
 from inference.tiny import banks
-from inference.tiny.ask import SHAPES, Fact, Subject, distinct_facts
-from inference.tiny.values import Inventor
+from inference.tiny.ask import SHAPES, Editor, Fact, Subject
 
 _EVENTS = (
     *("重新开放", "启用", "搬迁", "改造", "扩建", "关闭", "修缮", "竣工", "揭幕", "开工", "十周年"),
@@ -26,13 +25,7 @@ _SIGHTS = "馆院园塔桥楼庙站"
 _WOMEN = "女娘奶母姐妹妈婆"
 
 
-class ChineseEditor:
-    """Thinks up subjects and facts, with the words of an inventor; believable ones if that is tame."""
-
-    def __init__(self, invent: Inventor) -> None:
-        self.invent = invent
-        self.rng = invent.rng
-
+class ChineseEditor(Editor):
     # -- subjects ------------------------------------------------------------------------------
 
     def subject(self, style: str) -> Subject:
@@ -141,10 +134,6 @@ class ChineseEditor:
         return _subject(text, noun_phrase, noun, hero)
 
     # -- facts ---------------------------------------------------------------------------------
-
-    def facts(self, subject: Subject, count: int) -> list[Fact]:
-        """`count` facts, none of which is part of another."""
-        return distinct_facts(lambda: self._fact(subject), count)
 
     def _fact(self, subject: Subject) -> Fact:
         shape = self.rng.choices(tuple(SHAPES), tuple(SHAPES.values()))[0]

@@ -15,7 +15,7 @@ from apps.common.words import count_words, says
 from apps.styles.prompts import BriefFields, Task, build_messages, build_task_messages
 from inference.chat import Message
 from inference.tiny import banks
-from inference.tiny.ask import STYLES, Editor, Style
+from inference.tiny.ask import STYLES, Editor, EnglishEditor, Style
 from inference.tiny.ask_zh import ChineseEditor
 from inference.tiny.banks import Language
 from inference.tiny.compose import Order, Part, Writer, finished, layout
@@ -111,7 +111,15 @@ def make_pair(*, seed: int, split: Split, index: int) -> Pair:
     kind = rng.choices(tuple(_KINDS), tuple(_KINDS.values()))[0]
     language = rng.choices(LANGUAGES, _LANGUAGE_SHARES)[0]
     desk = _Desk(rng, split, language, tame=False)
-    return {"draft": desk.draft, "task": desk.task, "genre": desk.genre, "list": desk.fact_list}[kind]()
+    match kind:
+        case "draft":
+            return desk.draft()
+        case "task":
+            return desk.task()
+        case "genre":
+            return desk.genre()
+        case "list":
+            return desk.fact_list()
 
 
 def make_draft(
@@ -139,10 +147,10 @@ class _Desk:
         self.bank = banks.sections("briefs", language)
         if language == "zh":
             self.inventor: Inventor = ChineseInventor(rng, split, tame=tame)
-            self.editor: Editor | ChineseEditor = ChineseEditor(self.inventor)
+            self.editor: Editor = ChineseEditor(self.inventor)
         else:
             self.inventor = Inventor(rng, split, tame=tame)
-            self.editor = Editor(self.inventor)
+            self.editor = EnglishEditor(self.inventor)
 
     # -- briefs --------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """Muon in float32, for processors on which the bf16 of torch.optim.Muon is emulated."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 
@@ -23,7 +22,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
             for param in group["params"]:
@@ -41,8 +40,8 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """The matrix with all its singular values brought near 1, by Newton-Schulz iterations."""
     a, b, c = _COEFFICIENTS
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / (wide.norm() + 1e-7)
+    wide = wide / (torch.linalg.matrix_norm(wide) + 1e-7)
     for _ in range(_NUM_ITERATIONS):
         gram = wide @ wide.T
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    return wide if wide.shape == matrix.shape else wide.T

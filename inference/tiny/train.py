@@ -300,7 +300,6 @@ def in_one_row(batch: Batch, counted: torch.Tensor) -> tuple[Batch, torch.Tensor
     return joined, counted[is_text].unsqueeze(0), sizes.tolist()
 
 
-@torch.compiler.disable
 def attend_by_document(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -316,9 +315,9 @@ def attend_by_document(
 
     A processor saves the products that a mask over the whole row would throw away.
     """
-    parts = zip(*(tensor.split(document_sizes, dim=2) for tensor in (query, key, value)), strict=True)
+    parts = zip(*(torch.split(tensor, document_sizes, dim=2) for tensor in (query, key, value)), strict=True)
     attended = [
-        functional.scaled_dot_product_attention(*part, is_causal=True, scale=scaling) for part in parts
+        functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling) for q, k, v in parts
     ]
     return torch.cat(attended, dim=2).transpose(1, 2), None
 

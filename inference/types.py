@@ -103,7 +103,8 @@ class Request:
     after them and never repeats them; they count towards `max_tokens`. `resume_text` is the text
     they stand for, for a backend that speaks text only. `must_not_say` are words and phrases that
     the answer will not hold, in any case; `must_say` are facts that it is helped to copy without a
-    slip, but not made to. `deadline_s` counts from submission.
+    slip, but not made to. Requests of one `user` take turns with those of others. `deadline_s` counts
+    from submission.
     """
 
     id: str
@@ -115,6 +116,7 @@ class Request:
     must_say: tuple[str, ...] = ()
     must_not_say: tuple[str, ...] = ()
     request_class: RequestClass = "interactive"
+    user: str = ""
     deadline_s: float = 300.0
 
     def __post_init__(self) -> None:
@@ -160,7 +162,8 @@ class EngineStats:
     """One look at an engine. Speed is a moving mean over the latest steps, in tokens per second.
 
     `num_steps` grows with every turn of a living engine that has work; a number that stands
-    still while texts wait means that it hangs.
+    still while texts wait means that it hangs. `num_parked` counts texts that had to make room for
+    others and went on later, `num_cached` answers that were given without computing.
     """
 
     model: str
@@ -170,6 +173,8 @@ class EngineStats:
     tokens_per_second: float = 0.0
     kv_used: int = 0
     kv_cells: int = 0
+    num_parked: int = 0
+    num_cached: int = 0
     adapters: tuple[str, ...] = ()
     deaths: int = 0
     pid: int | None = None

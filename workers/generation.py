@@ -133,6 +133,7 @@ def _request_for(draft: Draft, job: Job) -> Request:
         adapter=engines.adapter_ref(draft.adapter_sha256) if draft.adapter_sha256 else None,
         resume_ids=earlier.token_ids,
         resume_text=earlier.text,
+        user=str(job.user_id),
         must_say=tuple(draft.must_say),
         must_not_say=tuple(draft.must_not_say),
     )

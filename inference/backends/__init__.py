@@ -2,6 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
+from inference.engine.costs import CostTable
 from inference.engine.scheduler import Step
 from inference.engine.sequence import Sequence
 from inference.types import ModelInfo, Request, TokenLogprobs
@@ -19,10 +20,14 @@ class Runner(Protocol):
 
     A step names a lane and its rows. `run` opens the lane on its first use, computes the rows
     against what their sequences' slots already hold, and returns one sampled token for each
-    row that samples, in their order; never one of the sequence's `forbidden_ids`.
+    row that samples, in their order; never one of the sequence's `forbidden_ids`. A sequence that
+    was parked goes on, in whatever slot, as if it had never stopped.
     """
 
     info: ModelInfo
+    costs: CostTable
+    max_prefixes: int
+    """Slots for prefixes in a lane beside those for texts; 0 where prompts cannot be shared."""
 
     def encode(self, request: Request) -> list[int]:
         """Token ids of the prompt, without the resumed ones.

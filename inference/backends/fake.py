@@ -13,6 +13,7 @@ from zlib import crc32
 
 from inference import adapters
 from inference.backends import Sampled
+from inference.engine.costs import UNMEASURED
 from inference.engine.scheduler import Step
 from inference.engine.sequence import Sequence
 from inference.errors import ModelUnavailable
@@ -27,6 +28,9 @@ _STOCK = ("the", "a", "of", "and", "to", "in", "with", "for", "is", "was", "will
 
 class FakeRunner:
     """Implements `inference.backends.Runner`."""
+
+    costs = UNMEASURED
+    max_prefixes = 0
 
     def __init__(self, model: ResolvedModel) -> None:
         options = _options(model.location)

@@ -5,39 +5,38 @@ adapters never share a forward pass and switching between them costs nothing.
 """
 
 import ctypes
-import json
 import logging
 import os
-import struct
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import blake2b
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp as llama
-from llama_cpp.llama_grammar import json_schema_to_gbnf
 
 from inference import adapters
 from inference.backends import Sampled
+from inference.backends.llamacpp_costs import measured_costs
+from inference.backends.llamacpp_lane import BATCH_TOKENS, Batch, LlamaLane
+from inference.backends.llamacpp_sampler import grammar_of, grammar_stage
+from inference.backends.prefixes import PrefixStore
 from inference.backends.threads import ThreadGovernor, physical_cores, read_counters
 from inference.chat import END_OF_TURN, prompt_ids
-from inference.engine.scheduler import Row, Step
+from inference.engine.lanes import Prefix
+from inference.engine.scheduler import Parked, Row, Step
 from inference.engine.sequence import Sequence
 from inference.engine.wanted import END_PULL, TERM_PULL, Pull
-from inference.errors import AdapterUnavailable, InvalidRequest, ModelUnavailable
+from inference.errors import AdapterUnavailable, ModelUnavailable
 from inference.models import ResolvedModel
-from inference.types import AdapterRef, ModelInfo, Request, Sampling, TokenLogprobs
+from inference.types import AdapterRef, ModelInfo, Request, TokenLogprobs
 
 logger = logging.getLogger(__name__)
 
-_BATCH_TOKENS = 512
-_MAX_TOP_K = 1000
-_PENALTY_WINDOW = 64  # tokens of the answer that the repetition penalty looks back on
 _GGML_LOG_ERROR = 4
 
 _last_errors: deque[str] = deque(maxlen=1)
@@ -58,17 +57,24 @@ _log_callback = llama.llama_log_callback(_forward_log)  # C holds a bare pointer
 class LlamaCppRunner:
     """Implements `inference.backends.Runner`."""
 
-    def __init__(self, model: ResolvedModel, *, n_ctx: int, max_sequences: int, threads: int | None) -> None:
+    max_prefixes = 16
+
+    def __init__(
+        self, model: ResolvedModel, *, cache: Path, n_ctx: int, max_sequences: int, threads: int | None
+    ) -> None:
         llama.llama_log_set(_log_callback, ctypes.c_void_p())
         llama.llama_backend_init()
         self._model = _load(model.path)
         self._vocab = llama.llama_model_get_vocab(self._model)
         self._num_vocab = llama.llama_vocab_n_tokens(self._vocab)
         self._check_scaffold(model.path)
-        self._context_params = _context_params(n_ctx, max_sequences)
+        self._context_params = _context_params(n_ctx, max_sequences + self.max_prefixes)
         self._threads = ThreadGovernor(threads or physical_cores(), read=read_counters)
-        self._batch = llama.llama_batch_init(_BATCH_TOKENS, 0, 1)
-        self._lanes: dict[str | None, _Lane] = {}
+        self._batch = Batch()
+        self._prefixes = PrefixStore(cache / "prefixes")
+        self._lanes: dict[str | None, LlamaLane] = {}
+        self._spare: list[LlamaLane] = []
+        self._parked: dict[int, bytes] = {}
         self._pieces: dict[int, bytes] = {}
         self.info = ModelInfo(
             name=model.name,
@@ -77,25 +83,31 @@ class LlamaCppRunner:
             backend="llama.cpp",
             quantization=self._quantization(),
         )
+        self.costs = measured_costs(
+            self._lane(None), self._batch, cache=cache / "costs", model=model.sha256,
+            max_sequences=max_sequences, threads=self._threads.num_threads,
+        )  # fmt: skip
 
     def encode(self, request: Request) -> list[int]:
         if grammar := grammar_of(request.sampling):
-            llama.llama_sampler_free(_grammar_stage(self._vocab, grammar))
+            llama.llama_sampler_free(grammar_stage(self._vocab, grammar))
         return prompt_ids(request.messages, self._tokenize)
 
     def run(self, step: Step) -> list[Sampled]:
+        self._park(step.parked)
         for key in step.closed:
-            self._lanes.pop(key).close()
+            self._close_lane(key)
         lane = self._lane(step.adapter)
-        sampled_at = self._fill_batch(step.rows)
-        num_threads = self._threads.look()
-        llama.llama_set_n_threads(lane.context, num_threads, num_threads)
-        status = llama.llama_decode(lane.context, self._batch)
-        if status:
-            raise RuntimeError(f"llama_decode returned {status} for {self._batch.n_tokens} tokens")
-        sampling = [row.sequence for row in step.rows if row.samples]
+        self._share(lane, step)
+        if not step.rows:
+            return []
+        self._batch.clear()
+        indices = [self._add_row(lane, row) for row in step.rows]
+        self._batch.run(lane, threads=self._threads.look())
         return [
-            self._draw(lane, sequence, index) for sequence, index in zip(sampling, sampled_at, strict=True)
+            self._draw(lane, row.sequence, index)
+            for row, index in zip(step.rows, indices, strict=True)
+            if row.samples
         ]
 
     def piece(self, token_id: int) -> bytes:
@@ -112,6 +124,7 @@ class LlamaCppRunner:
         self._lanes[sequence.lane].rewind(sequence.slot, sequence.num_computed)
 
     def free(self, sequence: Sequence) -> None:
+        self._parked.pop(sequence.ticket, None)
         lane = self._lanes.get(sequence.lane)
         if lane and sequence.slot >= 0:
             lane.free(sequence.slot)
@@ -144,24 +157,26 @@ class LlamaCppRunner:
         llama.llama_model_desc(self._model, buffer, len(buffer))
         return buffer.value.decode().split(" ", 2)[-1]  # "qwen2 0.5B Q4_K - Medium"
 
-    def _lane(self, adapter: AdapterRef | None) -> "_Lane":
+    # --- lanes -----------------------------------------------------------------------------------
+
+    def _lane(self, adapter: AdapterRef | None) -> LlamaLane:
         key = adapter.sha256 if adapter else None
         if key not in self._lanes:
             self._lanes[key] = self._open_lane(adapter)
         return self._lanes[key]
 
-    def _open_lane(self, adapter: AdapterRef | None) -> "_Lane":
+    def _open_lane(self, adapter: AdapterRef | None) -> LlamaLane:
         lora = self._load_adapter(adapter) if adapter else None
-        context = llama.llama_init_from_model(self._model, self._context_params)
-        if not context:
-            raise MemoryError(
-                f"no memory for {self._context_params.n_ctx} KV cells; set a smaller context length"
-            )
-        lane = _Lane(context, lora)
+        lane = self._spare.pop() if self._spare else LlamaLane(self._model, self._context_params)
         if lora:
-            loras, scales = (llama.llama_adapter_lora_p_ctypes * 1)(lora), (ctypes.c_float * 1)(1.0)
-            llama.llama_set_adapters_lora(context, loras, 1, scales)
+            lane.set_adapter(lora)
         return lane
+
+    def _close_lane(self, key: str | None) -> None:
+        """Cells are expensive to allocate: the next adapter gets the context."""
+        if lane := self._lanes.pop(key, None):
+            lane.clear()
+            self._spare.append(lane)
 
     def _load_adapter(self, adapter: AdapterRef) -> Any:
         folder = Path(adapter.path)
@@ -172,27 +187,46 @@ class LlamaCppRunner:
             raise AdapterUnavailable(f"llama.cpp cannot read {path}{_reason()}; train or export it again")
         return lora
 
-    def _fill_batch(self, rows: Iterable[Row]) -> list[int]:
-        """Write the rows into the one batch; the indices whose logits are sampled come back."""
-        batch, index, sampled_at = self._batch, 0, []
-        for row in rows:
-            for offset, token_id in enumerate(row.token_ids):
-                batch.token[index] = token_id
-                batch.pos[index] = row.sequence.num_computed + offset
-                batch.n_seq_id[index] = 1
-                batch.seq_id[index][0] = row.sequence.slot
-                batch.logits[index] = False
-                index += 1
-            if row.samples:
-                batch.logits[index - 1] = True
-                sampled_at.append(index - 1)
-        batch.n_tokens = index
-        return sampled_at
+    def _park(self, parked: Iterable[Parked]) -> None:
+        for one in parked:
+            lane = self._lanes[one.sequence.lane]
+            if one.sequence.ticket not in self._parked:  # or it had no turn since it was parked before
+                self._parked[one.sequence.ticket] = lane.save(one.slot)
+            lane.free(one.slot)
 
-    def _draw(self, lane: "_Lane", sequence: Sequence, index: int) -> Sampled:
+    def _share(self, lane: LlamaLane, step: Step) -> None:
+        for slot in step.dropped:
+            lane.free(slot)
+        for prefix in step.lookups:
+            state = self._prefixes.load(self._prefix_name(step.adapter, prefix))
+            prefix.is_ready = state is not None and lane.restore(prefix.slot, state)
+        for copy in step.copies:
+            lane.copy(copy.source, copy.target, copy.num_tokens)
+        for prefix in step.built:
+            self._prefixes.save(self._prefix_name(step.adapter, prefix), lane.save(prefix.slot))
+
+    def _prefix_name(self, adapter: AdapterRef | None, prefix: Prefix) -> str:
+        """Whatever the computed state depends on."""
+        key = (
+            llama_cpp.__version__,
+            self.info.sha256,
+            adapter.sha256 if adapter else None,
+            self._context_params.flash_attn_type,
+            prefix.ids,
+        )
+        return sha256(repr(key).encode()).hexdigest()
+
+    def _add_row(self, lane: LlamaLane, row: Row) -> int:
+        if state := self._parked.pop(row.sequence.ticket, None):
+            lane.restore(row.sequence.slot, state)
+        return self._batch.add_row(row)
+
+    # --- drawing ---------------------------------------------------------------------------------
+
+    def _draw(self, lane: LlamaLane, sequence: Sequence, index: int) -> Sampled:
         num_alternatives, forbidden = sequence.request.sampling.logprobs, list(sequence.forbidden_ids)
         pulls, is_any_unsaid = sequence.pulls()
-        sampler = self._sampler(lane, sequence)
+        sampler = lane.sampler(sequence)
         if not (num_alternatives or forbidden or is_any_unsaid):
             return Sampled(sampler.draw(lane.context, index, sequence.num_output))
         logits = np.ctypeslib.as_array(llama.llama_get_logits_ith(lane.context, index), (self._num_vocab,))
@@ -242,114 +276,6 @@ class LlamaCppRunner:
     def _shown(self, token_id: int) -> str:
         return self.piece(token_id).decode("utf-8", errors="replace")
 
-    def _sampler(self, lane: "_Lane", sequence: Sequence) -> "_Sampler":
-        if sequence.slot not in lane.samplers:
-            lane.samplers[sequence.slot] = _Sampler(
-                sequence.request.sampling, self._vocab, sequence.ids[sequence.num_prompt :]
-            )
-        return lane.samplers[sequence.slot]
-
-
-@dataclass
-class _Lane:
-    context: Any
-    lora: Any
-    samplers: dict[int, "_Sampler"] = field(default_factory=dict)
-
-    def rewind(self, slot: int, num_tokens: int) -> None:
-        """Keep the first `num_tokens` of a slot; its sampler is made anew from what stays."""
-        llama.llama_memory_seq_rm(llama.llama_get_memory(self.context), slot, num_tokens, -1)
-        self._close_sampler(slot)
-
-    def free(self, slot: int) -> None:
-        llama.llama_memory_seq_rm(llama.llama_get_memory(self.context), slot, -1, -1)
-        self._close_sampler(slot)
-
-    def _close_sampler(self, slot: int) -> None:
-        if sampler := self.samplers.pop(slot, None):
-            sampler.close()
-
-    def close(self) -> None:
-        llama.llama_free(self.context)
-        if self.lora:  # only now: the context computes with its weights
-            llama.llama_adapter_lora_free(self.lora)
-
-
-class _Sampler:
-    """One request's decoder settings. Top-k comes early: what follows sees <= 1000 candidates.
-
-    Draw n depends on (seed, n) and on nothing else, so a draft that another engine process
-    resumes goes on with the very tokens that the first would have drawn.
-    """
-
-    def __init__(self, sampling: Sampling, vocab: Any, answer_ids: list[int]) -> None:
-        self._seed = sampling.seed
-        self._is_greedy = sampling.temperature == 0
-        self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        for stage in self._stages(sampling, vocab):
-            llama.llama_sampler_chain_add(self._chain, stage)
-        self._end = llama.llama_sampler_chain_n(self._chain)
-        for token_id in answer_ids:
-            llama.llama_sampler_accept(self._chain, token_id)
-        llama.llama_sampler_chain_add(self._chain, llama.llama_sampler_init_greedy())
-
-    def _stages(self, sampling: Sampling, vocab: Any) -> Iterable[Any]:
-        if grammar := grammar_of(sampling):
-            yield _grammar_stage(vocab, grammar)
-        yield llama.llama_sampler_init_top_k(sampling.top_k or _MAX_TOP_K)
-        penalties = (sampling.repetition_penalty, sampling.frequency_penalty, sampling.presence_penalty)
-        if penalties != (1.0, 0.0, 0.0):
-            num_vocab = llama.llama_vocab_n_tokens(vocab)
-            yield llama.llama_sampler_init_penalties(num_vocab, _PENALTY_WINDOW, *penalties)
-        if not self._is_greedy:
-            yield llama.llama_sampler_init_top_p(sampling.top_p, 1)
-            yield llama.llama_sampler_init_min_p(sampling.min_p, 1)
-            yield llama.llama_sampler_init_temp(sampling.temperature)
-
-    def draw(self, context: Any, index: int, n: int) -> int:
-        """Sample from the logits of one batch row; `n` counts the tokens of the answer so far."""
-        if not self._is_greedy:
-            llama.llama_sampler_free(llama.llama_sampler_chain_remove(self._chain, self._end))
-            dist = llama.llama_sampler_init_dist(_draw_seed(self._seed, n))
-            llama.llama_sampler_chain_add(self._chain, dist)
-        return int(llama.llama_sampler_sample(self._chain, context, index))
-
-    def close(self) -> None:
-        llama.llama_sampler_free(self._chain)
-
-
-def grammar_of(sampling: Sampling) -> str:
-    """The grammar that an answer has to follow, in GBNF. Raises InvalidRequest for a bad schema."""
-    if not sampling.json_schema:
-        return sampling.grammar
-    try:
-        schema = json.loads(sampling.json_schema)
-        _refuse_remote(schema)
-        return str(json_schema_to_gbnf(sampling.json_schema))
-    except (ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError) as error:
-        raise InvalidRequest(f"json_schema cannot be followed ({error}); simplify it") from error
-
-
-def _refuse_remote(schema: Any) -> None:
-    """A schema comes from outside: what it refers to must stand in it."""
-    children = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
-    if isinstance(schema, dict) and not str(schema.get("$ref", "#")).startswith("#"):
-        raise ValueError(f"it refers to {schema['$ref']}")
-    for child in children:
-        _refuse_remote(child)
-
-
-def _grammar_stage(vocab: Any, grammar: str) -> Any:
-    stage = llama.llama_sampler_init_grammar(vocab, grammar.encode(), b"root")
-    if not stage:
-        raise InvalidRequest("the grammar cannot be read: it needs GBNF with a rule named root")
-    return stage
-
-
-def _draw_seed(seed: int, n: int) -> int:
-    digest = blake2b(struct.pack("<II", seed, n), digest_size=4).digest()
-    return int.from_bytes(digest, "little") >> 1  # 2**32 - 1 would mean "random" to llama.cpp
-
 
 def _load(path: Path) -> Any:
     _last_errors.clear()
@@ -368,7 +294,7 @@ def _reason() -> str:
 def _context_params(n_ctx: int, max_sequences: int) -> Any:
     params = llama.llama_context_default_params()
     params.n_ctx = n_ctx
-    params.n_batch = params.n_ubatch = _BATCH_TOKENS
+    params.n_batch = params.n_ubatch = BATCH_TOKENS
     params.n_seq_max = max_sequences
     params.kv_unified = True
     if not llama.llama_supports_gpu_offload():

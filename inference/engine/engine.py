@@ -2,23 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
+from inference.engine.link import Link
 from inference.engine.messages import Launch
 from inference.engine.process import ProcessLink
+from inference.engine.results import CachedLink
 from inference.models import ADDRESS_PREFIXES
 from inference.types import EngineStats, Event, ModelInfo, Request
-
-
-class Link(Protocol):
-    """The way to whatever computes: a process of our own or a server elsewhere."""
-
-    @property
-    def model_info(self) -> ModelInfo: ...
-    def submit(self, request: Request) -> Iterator[Event]: ...
-    def cancel(self, request_id: str) -> None: ...
-    def stats(self) -> EngineStats: ...
-    def close(self) -> None: ...
 
 
 class Engine:
@@ -36,20 +27,26 @@ class Engine:
         n_ctx: int = 8192,
         max_sequences: int = 16,
         threads: int | None = None,
+        cache_mb: int = 0,
     ) -> Self:
         """Load a model and return when it is ready to write.
 
         `model` is a GGUF file, a Hugging Face folder (converted once, into `home`), an http(s)
         address of an OpenAI-compatible server, or `fake:`. `n_ctx` tokens of KV cache are shared
-        by up to `max_sequences` texts; `threads` defaults to the physical cores.
+        by up to `max_sequences` texts; `threads` defaults to the physical cores. With `cache_mb`
+        so many megabytes of answers are remembered for requests that are asked again.
         Raises ModelUnavailable.
         """
+        link: Link
         if model.startswith(ADDRESS_PREFIXES):
             from inference.backends.openai import OpenAILink  # brings an HTTP client with it
 
-            return cls(OpenAILink(model))
-        launch = Launch(model=model, home=home, n_ctx=n_ctx, max_sequences=max_sequences, threads=threads)
-        return cls(ProcessLink(launch))
+            link = OpenAILink(model)
+        else:
+            link = ProcessLink(
+                Launch(model=model, home=home, n_ctx=n_ctx, max_sequences=max_sequences, threads=threads)
+            )
+        return cls(CachedLink(link, max_bytes=cache_mb << 20) if cache_mb else link)
 
     @property
     def model_info(self) -> ModelInfo:

@@ -44,7 +44,9 @@ def main() -> None:
 def _load(launch: Launch, pipe: PipeToParent) -> Loop:
     model = resolve(launch.model, launch.home)
     runner = _open_runner(model, launch)
-    limits = Limits(max_sequences=launch.max_sequences, kv_cells=launch.n_ctx)
+    limits = Limits(
+        max_sequences=launch.max_sequences, kv_cells=launch.n_ctx, max_prefixes=runner.max_prefixes
+    )
     loop = Loop(runner, limits)
     pipe.send(Ready(runner.info, loop.stats))
     return loop
@@ -55,10 +57,20 @@ def _open_runner(model: ResolvedModel, launch: Launch) -> Runner:
         from inference.backends.fake import FakeRunner
 
         return FakeRunner(model)
+    if model.kind == "torch":
+        from inference.backends.torch import TorchRunner  # seconds, and a GPU where there is one
+
+        return TorchRunner(
+            model, n_ctx=launch.n_ctx, max_sequences=launch.max_sequences, threads=launch.threads
+        )
     from inference.backends.llamacpp import LlamaCppRunner  # loads a C library; only where it is used
 
     return LlamaCppRunner(
-        model, n_ctx=launch.n_ctx, max_sequences=launch.max_sequences, threads=launch.threads
+        model,
+        cache=launch.home,
+        n_ctx=launch.n_ctx,
+        max_sequences=launch.max_sequences,
+        threads=launch.threads,
     )
 
 

@@ -13,6 +13,7 @@ from inference.types import EngineStats, Event, FinishReason, Request
 # Longer than any text of so many tokens can be; tokenising it would hold up everybody.
 _MAX_BYTES_PER_TOKEN = 32
 _DECAY = 0.98
+_MIN_SHARED = 16  # tokens; fewer are computed as fast as they are looked up
 
 
 class Loop:
@@ -20,9 +21,8 @@ class Loop:
 
     def __init__(self, runner: Runner, limits: Limits) -> None:
         self._runner = runner
-        self._scheduler = Scheduler(limits)
+        self._scheduler = Scheduler(limits, runner.costs)
         self._outbox: list[tuple[int, Event | EngineError]] = []
-        self._num_steps = 0
         self._recent_tokens = 0.0
         self._recent_seconds = 0.0
         self._num_steps = 0
@@ -40,7 +40,8 @@ class Loop:
             active=len(running),
             queued=len(self._scheduler.waiting),
             tokens_per_second=self._recent_tokens / self._recent_seconds if self._recent_seconds else 0.0,
-            kv_used=sum(sequence.num_computed for sequence in running),
+            kv_used=sum(s.num_computed for s in running) + self._scheduler.num_prefix_tokens,
+            num_parked=self._scheduler.num_parked,
             kv_cells=self._scheduler.limits.kv_cells * max(1, len(self._scheduler.lanes)),
             adapters=tuple(key for key in self._scheduler.lanes if key),
         )
@@ -71,7 +72,7 @@ class Loop:
             self._finish(sequence, "length")
 
     def _start(self, ticket: int, request: Request) -> Sequence:
-        if self._scheduler.is_full:
+        if self._scheduler.is_full(request.request_class):
             raise EngineBusy(
                 f"{self._scheduler.limits.max_queued} drafts are already waiting; try again later",
                 retry_after_s=self._seconds_of_work(),
@@ -83,13 +84,23 @@ class Loop:
                 f"the prompt has {num_bytes} characters, far more than fit in the {context_length} "
                 "tokens of this model; shorten the brief or its instructions"
             )
+        prompt_ids = self._runner.encode(request)
         return Sequence.start(
             ticket=ticket,
             request=request,
-            prompt_ids=self._runner.encode(request),
+            prompt_ids=prompt_ids,
+            num_shared=self._num_shared(request, prompt_ids),
             context_length=context_length,
             now=time.monotonic(),
         )
+
+    def _num_shared(self, request: Request, prompt_ids: list[int]) -> int:
+        """How many tokens come before the last message: those of the style, in a brief."""
+        if len(request.messages) == 1 or not self._runner.max_prefixes:
+            return 0
+        head = self._runner.encode(Request(id=request.id, messages=request.messages[:-1]))
+        num_same = next((i for i, (a, b) in enumerate(zip(head, prompt_ids, strict=False)) if a != b), 0)
+        return num_same if num_same >= _MIN_SHARED else 0
 
     def _seconds_of_work(self) -> float:
         owed = sum(sequence.max_ids - sequence.num_computed for sequence in self._scheduler.running)

@@ -1,30 +1,38 @@
 """Which tokens are computed next. Plain Python: no weights, no clock, no thread.
 
-A *lane* is one adapter on the shared model with a KV pool of its own; sequences of one lane share
-a batch, and lanes take turns, so no adapter waits for another's texts to end. A sequence is
-admitted when its lane has cells for its longest possible answer: nothing that runs is ever
-thrown out for want of memory.
+Sequences of one lane share a batch, and lanes take turns, so no adapter waits for another's texts
+to end. A sequence is admitted when its lane has cells for its longest possible answer. When
+adapters outnumber lanes, or people wait behind a backlog, running texts are *parked*: the backend
+saves what they have computed, and they go on from there later. Nothing that runs is thrown out.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
+from inference.engine.costs import UNMEASURED, CostTable
+from inference.engine.lanes import Copy, Lane, Prefix
+from inference.engine.queue import BATCH_SHARE, FairQueue
 from inference.engine.sequence import Sequence
 from inference.types import AdapterRef, RequestClass
+
+_MAX_SLOWDOWN = 2.0
+"""Of a step that writes for people, by batch texts or by the reading of a prompt beside it."""
+
+_MIN_CHUNK = 16  # tokens of a prompt that are read in any case, so that its own first token comes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """`kv_cells` are tokens per lane. Beside decodes a prefill gets few rows, to keep them fluent."""
+    """`kv_cells` are tokens per lane, `max_queued` counts one class, `quantum` is in turns of a lane."""
 
     max_sequences: int
     kv_cells: int
     max_lanes: int = 3
+    max_prefixes: int = 0
     max_queued: int = 256
     step_tokens: int = 512
-    prefill_beside_decode: int = 64
+    quantum: int = 32
 
 
 @dataclass(frozen=True)
@@ -45,35 +53,52 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Parked:
+    """A sequence that has to leave its slot before anything else is computed."""
+
+    sequence: Sequence
+    slot: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
-    """One forward pass: rows of one lane, after the lanes in `closed` have been given up."""
+    """One forward pass in one lane, and what the backend has to do before it, in this order.
+
+    Save the `parked`, in whichever lane they are. Give up the lanes in `closed`. Then in the lane:
+    empty the `dropped` slots, look for the prefixes in `lookups` on disk, share the cells of
+    `copies` and write the prefixes in `built` to disk. A step may have no rows.
+    """
 
     adapter: AdapterRef | None
     rows: tuple[Row, ...]
+    parked: tuple[Parked, ...] = ()
     closed: tuple[str | None, ...] = ()
+    dropped: tuple[int, ...] = ()
+    lookups: tuple[Prefix, ...] = ()
+    copies: tuple[Copy, ...] = ()
+    built: tuple[Prefix, ...] = ()
 
 
 @dataclass
-class _Lane:
-    adapter: AdapterRef | None
-    free_slots: list[int]
-    running: list[Sequence] = field(default_factory=list)
+class _Moves:
+    """What was decided since the last step and that the backend has still to carry out."""
 
-    @property
-    def cells(self) -> int:
-        return sum(sequence.max_ids for sequence in self.running)
+    parked: list[Parked] = field(default_factory=list)
+    closed: list[str | None] = field(default_factory=list)
 
 
 class Scheduler:
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, costs: CostTable = UNMEASURED) -> None:
         self.limits = limits
-        self._waiting: dict[RequestClass, deque[Sequence]] = {"interactive": deque(), "batch": deque()}
-        self._lanes: dict[str | None, _Lane] = {}  # the lane that worked last stands last
-        self._closed: list[str | None] = []
+        self._costs = costs
+        self._queue = FairQueue()
+        self._lanes: dict[str | None, Lane] = {}  # the lane that worked last stands last
+        self._moves = _Moves()
+        self.num_parked = 0
 
     @property
     def waiting(self) -> list[Sequence]:
-        return list(chain.from_iterable(self._waiting.values()))
+        return list(self._queue)
 
     @property
     def running(self) -> list[Sequence]:
@@ -84,30 +109,32 @@ class Scheduler:
         return tuple(self._lanes)
 
     @property
-    def is_idle(self) -> bool:
-        return not self.waiting and not self.running
+    def num_prefix_tokens(self) -> int:
+        return sum(lane.num_prefix_tokens for lane in self._lanes.values())
 
     @property
-    def is_full(self) -> bool:
-        return len(self.waiting) >= self.limits.max_queued
+    def is_idle(self) -> bool:
+        return not self._queue and not self.running
+
+    def is_full(self, request_class: RequestClass) -> bool:
+        return self._queue.num_of(request_class) >= self.limits.max_queued
 
     def add(self, sequence: Sequence) -> None:
-        self._waiting[sequence.request.request_class].append(sequence)
+        self._queue.add(sequence)
 
     def find(self, ticket: int) -> Sequence | None:
-        return next((s for s in chain(self.running, self.waiting) if s.ticket == ticket), None)
+        return next((s for s in chain(self.running, self._queue) if s.ticket == ticket), None)
 
     def expired(self, now: float) -> list[Sequence]:
-        return [s for s in chain(self.running, self.waiting) if s.deadline <= now]
+        return [s for s in chain(self.running, self._queue) if s.deadline <= now]
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, wherever it stands; its slot and cells are free again."""
         lane = self._lanes.get(sequence.lane)
         if lane and sequence in lane.running:
-            lane.running.remove(sequence)
-            lane.free_slots.append(sequence.slot)
+            lane.remove(sequence)
         else:
-            self._waiting[sequence.request.request_class].remove(sequence)
+            self._queue.remove(sequence)
 
     def drop_lane(self, key: str | None) -> list[Sequence]:
         """Give up a lane that cannot work; the sequences that ran in it come back."""
@@ -120,49 +147,141 @@ class Scheduler:
         lane = self._lanes.get(key)
         if lane is None or not lane.running:
             return None
-        self._lanes[key] = self._lanes.pop(key)
-        closed, self._closed = tuple(self._closed), []
-        return Step(lane.adapter, tuple(self._rows(lane)), closed)
+        lookups = lane.lookups()
+        if not lookups:  # a lane that only looks for prefixes keeps its turn
+            self._lanes[key] = self._lanes.pop(key)
+            lane.num_turns += 1
+        moves, self._moves = self._moves, _Moves()
+        built = lane.finished_prefixes()
+        copies = [Copy(prefix.builder.slot, prefix.slot, len(prefix.ids)) for prefix in built]
+        copies += lane.copies()
+        return Step(
+            adapter=lane.adapter,
+            rows=() if lookups else tuple(self._rows(lane)),
+            parked=tuple(moves.parked),
+            closed=tuple(moves.closed),
+            dropped=lane.dropped_slots(),
+            lookups=lookups,
+            copies=tuple(copies),
+            built=built,
+        )
+
+    # --- admission -------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """First come, first served in each class; interactive before batch.
-
-        A sequence without room holds back those behind it in its lane only. One without a lane
-        holds back everything: the busy lanes drain until one is free, so it cannot starve.
-        """
+        """In fair order; one that has no room holds back those behind it that want the same lane."""
         blocked: set[str | None] = set()
-        for sequence in self.waiting:
-            if len(self.running) == self.limits.max_sequences:
+        for sequence in self._queue:
+            if self._is_crowded and not self._spare():
                 return
+            if self._is_crowded and _is_batch(sequence):
+                continue
             lane = self._lane_for(sequence)
-            if lane is None:
-                return
-            if sequence.lane in blocked or lane.cells + sequence.max_ids > self.limits.kv_cells:
+            if lane is None or sequence.lane in blocked or not self._has_cells(lane, sequence):
                 blocked.add(sequence.lane)
                 continue
-            self._waiting[sequence.request.request_class].remove(sequence)
-            sequence.slot = lane.free_slots.pop()
-            lane.running.append(sequence)
+            if not self._is_crowded or self._park_for(sequence):
+                self._queue.admit(sequence)
+                lane.admit(sequence)
 
-    def _lane_for(self, sequence: Sequence) -> _Lane | None:
+    @property
+    def _is_crowded(self) -> bool:
+        return len(self.running) == self.limits.max_sequences
+
+    def _has_cells(self, lane: Lane, sequence: Sequence) -> bool:
+        while not lane.has_cells(sequence):
+            if not self._park_for(sequence, lane):
+                return False
+        return True
+
+    def _park_for(self, sequence: Sequence, lane: Lane | None = None) -> bool:
+        """Park the batch text that began last, if a person waits; in `lane`, or in any."""
+        spare = [one for one in self._spare() if lane is None or one in lane.running]
+        if _is_batch(sequence) or not spare:
+            return False
+        self._park(max(spare, key=lambda one: one.ticket))
+        return True
+
+    def _spare(self) -> list[Sequence]:
+        """Running batch texts, when they are more than the share that their class keeps in any case."""
+        batch = [s for s in self.running if _is_batch(s)]
+        return batch if len(batch) > self.limits.max_sequences * BATCH_SHARE else []
+
+    def _park(self, sequence: Sequence) -> None:
+        self.num_parked += 1
+        if sequence.num_computed:
+            self._moves.parked.append(Parked(sequence, sequence.slot))
+        self._lanes[sequence.lane].remove(sequence)
+        sequence.slot = -1
+        self._queue.put_back(sequence)
+
+    def _lane_for(self, sequence: Sequence) -> Lane | None:
+        """The lane of the sequence's adapter; with too many adapters the one that had its turns ends."""
         if lane := self._lanes.get(sequence.lane):
             return lane
-        if len(self._lanes) == self.limits.max_lanes:
-            idle = next((key for key, lane in self._lanes.items() if not lane.running), sequence.lane)
-            if idle == sequence.lane:
-                return None
-            del self._lanes[idle]
-            self._closed.append(idle)
-        # Slots are handed out from the low end: llama.cpp is faster with dense sequence ids.
-        slots = list(reversed(range(self.limits.max_sequences)))
-        return self._lanes.setdefault(sequence.lane, _Lane(sequence.request.adapter, slots))
+        if len(self._lanes) == self.limits.max_lanes and not self._close_lane():
+            return None
+        lane = Lane(
+            sequence.request.adapter,
+            max_sequences=self.limits.max_sequences,
+            max_prefixes=self.limits.max_prefixes,
+            kv_cells=self.limits.kv_cells,
+        )
+        self._lanes[sequence.lane] = lane
+        return lane
 
-    def _rows(self, lane: _Lane) -> Iterator[Row]:
+    def _close_lane(self) -> bool:
+        """Close the lane that is idle for longest, or else the one that had the most turns."""
+        over = [key for key, lane in self._lanes.items() if not lane.running]
+        if not over:
+            over = [key for key, lane in self._lanes.items() if lane.num_turns >= self.limits.quantum]
+            over.sort(key=lambda key: -self._lanes[key].num_turns)
+        if not over:
+            return False
+        for sequence in list(self._lanes[over[0]].running):
+            self._park(sequence)
+        del self._lanes[over[0]]
+        self._moves.closed.append(over[0])
+        return True
+
+    # --- rows ------------------------------------------------------------------------------------
+
+    def _rows(self, lane: Lane) -> Iterator[Row]:
+        """People's texts, as many batch texts as keep their step short enough, then prompts."""
         decodes = [sequence for sequence in lane.running if sequence.num_pending == 1]
+        decodes = self._fluent(lane, decodes)
         yield from (Row(sequence, 1) for sequence in decodes)
-        budget = self.limits.prefill_beside_decode if decodes else self.limits.step_tokens
-        for sequence in lane.running:
-            num_tokens = min(sequence.num_pending, budget)
-            if sequence.num_pending > 1 and num_tokens:
+        prompts = [s for s in lane.running if s.num_pending > 1 and not lane.is_waiting(s)]
+        prompts.sort(key=_is_batch)
+        budget = self._prefill_budget(decodes, prompts)
+        for sequence in prompts:
+            if num_tokens := min(sequence.num_pending, budget):
                 yield Row(sequence, num_tokens)
                 budget -= num_tokens
+
+    def _fluent(self, lane: Lane, decodes: list[Sequence]) -> list[Sequence]:
+        """All texts of people; beside them those of the batch class by turns."""
+        people = [s for s in decodes if not _is_batch(s)]
+        others = [s for s in decodes if _is_batch(s)]
+        if not people or not others:
+            return decodes
+        limit = _MAX_SLOWDOWN * self._costs.of(len(people))
+        chosen = others[: self._costs.most_within(limit, least=len(people), most=len(decodes)) - len(people)]
+        for sequence in chosen:  # behind those that had no turn
+            lane.running.remove(sequence)
+            lane.running.append(sequence)
+        return people + chosen
+
+    def _prefill_budget(self, decodes: list[Sequence], prompts: list[Sequence]) -> int:
+        """Tokens of prompts in a step; a person who waits for a first word slows batch texts only."""
+        most = self.limits.step_tokens - len(decodes)
+        is_urgent = any(not _is_batch(s) for s in prompts) and all(map(_is_batch, decodes))
+        if not decodes or is_urgent:
+            return most
+        limit = _MAX_SLOWDOWN * self._costs.of(len(decodes))
+        least = len(decodes) + min(_MIN_CHUNK, most)
+        return self._costs.most_within(limit, least=least, most=self.limits.step_tokens) - len(decodes)
+
+
+def _is_batch(sequence: Sequence) -> bool:
+    return sequence.request.request_class == "batch"

@@ -28,8 +28,8 @@ class Sequence:
     """Token ids known so far, how many of them the KV cache holds, and the text not yet sent.
 
     `ids` is prompt, resumed tokens, then what the model adds. The ids beyond `num_computed` are
-    pending: many of them are a prefill, exactly one is a decode. `deadline` is on the clock that
-    the loop uses, in seconds.
+    pending: many of them are a prefill, exactly one is a decode. The first `num_shared` ids are
+    likely to begin other prompts as well. `deadline` is on the clock that the loop uses, in seconds.
 
     Text that may become a term of `must_not_say` is held back. When it does, the sequence goes
     back to where the term began and forbids the token that led there. Text that may become a stop
@@ -41,6 +41,7 @@ class Sequence:
     request: Request
     ids: list[int]
     num_prompt: int
+    num_shared: int
     max_ids: int
     deadline: float
     num_computed: int = 0
@@ -59,7 +60,14 @@ class Sequence:
 
     @classmethod
     def start(
-        cls, *, ticket: int, request: Request, prompt_ids: list[int], context_length: int, now: float
+        cls,
+        *,
+        ticket: int,
+        request: Request,
+        prompt_ids: list[int],
+        context_length: int,
+        now: float,
+        num_shared: int = 0,
     ) -> Self:
         if len(prompt_ids) + len(request.resume_ids) >= context_length:
             raise InvalidRequest(
@@ -71,6 +79,7 @@ class Sequence:
             request=request,
             ids=[*prompt_ids, *request.resume_ids],
             num_prompt=len(prompt_ids),
+            num_shared=num_shared,
             max_ids=min(len(prompt_ids) + request.sampling.max_tokens, context_length),
             deadline=now + request.deadline_s,
             _banned=Terms(request.must_not_say),

@@ -1,12 +1,15 @@
-"""Scheduling without weights: a step is carried out by moving counters."""
+"""Scheduling without weights: cells are lists of token ids, and a step writes into them."""
 
 from collections.abc import Sequence as Seq
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.scheduler import Limits, Scheduler, Step
+from inference.engine.costs import UNMEASURED, CostTable
+from inference.engine.scheduler import Limits, Row, Scheduler, Step
 from inference.engine.sequence import Sequence
 from inference.types import AdapterRef, Request, RequestClass, Sampling
 
@@ -22,34 +25,89 @@ def sequence(
     answer: int = 5,
     adapter: AdapterRef | None = None,
     request_class: RequestClass = "interactive",
+    user: str = "",
+    style: int = 0,
+    num_shared: int = 0,
 ) -> Sequence:
+    """A prompt whose first `num_shared` tokens are those of the style, the others its own."""
     request = Request(
         id=str(ticket),
         messages=({"role": "user", "text": "tulips"},),
         sampling=Sampling(max_tokens=answer),
         adapter=adapter,
         request_class=request_class,
+        user=user,
     )
     return Sequence.start(
-        ticket=ticket, request=request, prompt_ids=[7] * prompt, context_length=1000, now=0.0
+        ticket=ticket,
+        request=request,
+        prompt_ids=[style] * num_shared + [1000 + ticket] * (prompt - num_shared),
+        num_shared=num_shared,
+        context_length=1000,
+        now=0.0,
     )
 
 
-def scheduler(*sequences: Sequence, **limits: int) -> Scheduler:
-    made = Scheduler(Limits(**{"max_sequences": 16, "kv_cells": 1000, **limits}))
+def scheduler(*sequences: Sequence, costs: CostTable = UNMEASURED, **limits: int) -> Scheduler:
+    made = Scheduler(Limits(**{"max_sequences": 16, "kv_cells": 1000, **limits}), costs)
     for each in sequences:
         made.add(each)
     return made
 
 
-def carry_out(scheduler: Scheduler, step: Step) -> None:
-    for row in step.rows:
+class Backend:
+    """Carries steps out on cells that hold token ids, and on a disk of prefixes."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.cells: dict[tuple[str | None, int], list[int]] = {}
+        self.parked: dict[int, list[int]] = {}
+        self.disk: set[tuple[str | None, tuple[int, ...]]] = set()
+        self.num_computed = 0
+
+    def carry_out(self, step: Step) -> None:
+        lane = step.adapter.sha256 if step.adapter else None
+        for one in step.parked:
+            if one.sequence.ticket in self.parked:
+                continue  # it had no turn since it was parked before
+            self.parked[one.sequence.ticket] = self.cells.pop((one.sequence.lane, one.slot))
+        self.cells = {place: held for place, held in self.cells.items() if place[0] not in step.closed}
+        for slot in step.dropped:
+            self.cells.pop((lane, slot), None)
+        for prefix in step.lookups:
+            if (lane, prefix.ids) in self.disk:
+                self.cells[lane, prefix.slot] = list(prefix.ids)
+                prefix.is_ready = True
+        for copy in step.copies:
+            held = self.cells[lane, copy.source][: copy.num_tokens]
+            assert len(held) == copy.num_tokens, "shared before it was computed"
+            self.cells[lane, copy.target] = held
+        self.disk |= {(lane, prefix.ids) for prefix in step.built}
+        for row in step.rows:
+            self._compute(lane, row)
+
+    def _compute(self, lane: str | None, row: Row) -> None:
+        sequence, place = row.sequence, (lane, row.sequence.slot)
+        if sequence.ticket in self.parked:
+            self.cells[place] = self.parked.pop(sequence.ticket)
+        held = self.cells.setdefault(place, [])
+        assert held == sequence.ids[: sequence.num_computed], "the cells hold another text"
+        held += row.token_ids
+        self.num_computed += row.num_tokens
         samples = row.samples
-        row.sequence.num_computed += row.num_tokens
+        sequence.num_computed += row.num_tokens
         if samples:
-            row.sequence.append(8, b"x")
-            if row.sequence.is_full:
-                scheduler.remove(row.sequence)
+            sequence.append(8, b"x")
+            if sequence.is_full:
+                self.scheduler.remove(sequence)
+                self.cells.pop(place)
+
+
+def carry_out(scheduler: Scheduler, step: Step) -> None:
+    backends.setdefault(scheduler, Backend(scheduler)).carry_out(step)
+
+
+backends: WeakKeyDictionary[Scheduler, Backend] = WeakKeyDictionary()
 
 
 def plan(step: Step | None) -> list[tuple[int, int]]:
@@ -88,7 +146,7 @@ def test_decodes_stand_first_and_leave_a_prefill_few_rows() -> None:
     queue = scheduler(sequence(0))
     run_step(queue)
     queue.add(sequence(1, prompt=100))
-    assert plan(queue.schedule()) == [(0, 1), (1, 64)]
+    assert plan(queue.schedule()) == [(0, 1), (1, 32)]
 
 
 def test_sequences_of_one_adapter_share_a_step() -> None:
@@ -158,35 +216,150 @@ def test_a_dropped_lane_gives_its_sequences_back_and_leaves_the_others() -> None
     assert tickets(queue.running) == [0]
 
 
-arrivals = st.lists(
-    st.tuples(
-        st.integers(1, 400),
-        st.integers(1, 40),
-        st.sampled_from([None, FINANCE, SPORTS, TRAVEL]),
-        st.booleans(),
+def test_a_person_displaces_the_batch_text_that_began_last() -> None:
+    batch = [sequence(ticket, answer=50, request_class="batch") for ticket in range(4)]
+    queue = scheduler(*batch, max_sequences=4)
+    run_step(queue)
+    queue.add(sequence(9))
+    step = run_step(queue)
+    assert [one.sequence.ticket for one in step.parked] == [3]
+    assert sorted(tickets(queue.running)) == [0, 1, 2, 9]
+    while 9 in tickets(queue.running):
+        run_step(queue)
+    while not queue.is_idle:
+        run_step(queue)
+    assert all(each.is_full for each in batch)
+
+
+def test_people_leave_the_batch_class_its_share() -> None:
+    queue = scheduler(max_sequences=9)
+    for ticket in range(5):
+        queue.add(sequence(ticket, answer=100, request_class="batch"))
+    for ticket in range(5, 40):
+        queue.add(sequence(ticket, answer=100))
+    run_step(queue)
+    run_step(queue)
+    assert sum(each.request.request_class == "batch" for each in queue.running) >= 1
+
+
+def test_a_person_without_cells_displaces_batch_texts_of_the_lane() -> None:
+    queue = scheduler(*(sequence(i, prompt=190, answer=10, request_class="batch") for i in range(5)))
+    run_step(queue)
+    queue.add(sequence(9, prompt=300, answer=10))
+    run_step(queue)
+    assert sorted(tickets(queue.running)) == [0, 1, 2, 9]
+
+
+def test_users_take_turns_whatever_they_queue() -> None:
+    queue = scheduler(max_sequences=1)
+    for ticket in range(6):
+        queue.add(sequence(ticket, user="anna"))
+    queue.add(sequence(6, user="ben"))
+    queue.add(sequence(7, user="ben"))
+    order = []
+    while not queue.is_idle:
+        step = run_step(queue)
+        order += [row.sequence.ticket for row in step.rows if row.sequence.ticket not in order]
+    assert order == [0, 6, 1, 7, 2, 3, 4, 5]
+
+
+def test_batch_texts_beside_people_are_as_many_as_the_costs_allow() -> None:
+    """Four rows cost twice one row; the fifth is a step up."""
+    queue = scheduler(costs=CostTable({1: 1.0, 4: 2.0, 5: 4.0, 512: 400.0}))
+    for ticket in range(6):
+        queue.add(sequence(ticket, answer=50, prompt=1, request_class="batch"))
+    run_step(queue)
+    queue.add(sequence(9, prompt=1, answer=50))
+    run_step(queue)
+    rows = [plan(run_step(queue)) for _ in range(6)]
+    assert all(len(row) == 4 and row[0] == (9, 1) for row in rows)
+    assert {ticket for row in rows for ticket, _ in row} == {0, 1, 2, 3, 4, 5, 9}
+
+
+def test_one_computes_the_shared_beginning_and_the_others_wait_for_it() -> None:
+    queue = scheduler(*(sequence(i, prompt=60, num_shared=50) for i in range(4)), max_prefixes=2)
+    lookup, first, second = run_step(queue), run_step(queue), run_step(queue)
+    assert lookup.rows == ()
+    assert plan(first) == [(0, 60)]
+    assert plan(second) == [(0, 1), (1, 10), (2, 10), (3, 10)]
+
+
+def test_a_beginning_stays_for_those_who_come_later() -> None:
+    queue = scheduler(sequence(0, prompt=60, num_shared=50), max_prefixes=2)
+    while not queue.is_idle:
+        run_step(queue)
+    queue.add(sequence(1, prompt=60, num_shared=50))
+    assert plan(run_step(queue)) == [(1, 10)]
+
+
+def test_a_beginning_on_disk_is_computed_by_nobody() -> None:
+    queue = scheduler(*(sequence(i, prompt=60, num_shared=50) for i in range(2)), max_prefixes=2)
+    backends[queue] = Backend(queue)
+    backends[queue].disk = {(None, (0,) * 50)}
+    run_step(queue)
+    assert plan(run_step(queue)) == [(0, 10), (1, 10)]
+
+
+def test_when_the_builder_leaves_another_takes_over() -> None:
+    first, second = (sequence(i, prompt=600, num_shared=590) for i in range(2))
+    queue = scheduler(first, second, max_prefixes=2, kv_cells=2000)
+    run_step(queue)
+    assert plan(run_step(queue)) == [(0, 512)]
+    queue.remove(first)
+    assert plan(run_step(queue)) == [(1, 512)]
+    while not queue.is_idle:
+        run_step(queue)
+    assert second.is_full
+
+
+def test_a_beginning_that_nobody_uses_makes_room() -> None:
+    queue = scheduler(sequence(0, prompt=600, num_shared=590), max_prefixes=2)
+    while not queue.is_idle:
+        run_step(queue)
+    assert queue.num_prefix_tokens == 590
+    queue.add(sequence(1, prompt=700))
+    step = run_step(queue)
+    assert len(step.dropped) == 1
+    assert queue.num_prefix_tokens == 0
+
+
+traffic = st.lists(
+    st.builds(
+        dict,
+        prompt=st.integers(60, 400),
+        answer=st.integers(1, 40),
+        adapter=st.sampled_from([None, FINANCE, SPORTS, TRAVEL]),
+        request_class=st.sampled_from(["interactive", "batch"]),
+        user=st.sampled_from(["anna", "ben"]),
+        style=st.integers(0, 3),
+        num_shared=st.sampled_from([0, 16, 50]),
     ),
     max_size=25,
 )
 
 
 @settings(max_examples=60, deadline=None)
-@given(arrivals, st.integers(1, 4), st.data())
+@given(traffic, st.integers(1, 4), st.integers(0, 3), st.data())
 def test_any_traffic_runs_to_its_end_within_the_limits(
-    traffic: list[tuple[int, int, AdapterRef | None, bool]], max_lanes: int, data: st.DataObject
+    traffic: list[dict[str, Any]], max_lanes: int, max_prefixes: int, data: st.DataObject
 ) -> None:
-    queue = scheduler(max_lanes=max_lanes, max_sequences=4, kv_cells=500)
-    for ticket, (prompt, answer, adapter, is_batch) in enumerate(traffic):
-        kind: RequestClass = "batch" if is_batch else "interactive"
-        queue.add(sequence(ticket, prompt=prompt, answer=answer, adapter=adapter, request_class=kind))
+    queue = scheduler(
+        max_lanes=max_lanes, max_prefixes=max_prefixes, max_sequences=4, kv_cells=500, quantum=3
+    )
+    for ticket, options in enumerate(traffic):
+        queue.add(sequence(ticket, **options))
         for _ in range(data.draw(st.integers(0, 3))):
             if step := queue.schedule():
                 check_limits(queue, step)
                 carry_out(queue, step)
-    for _ in range(2000):
+        if queue.waiting and data.draw(st.booleans()):
+            queue.remove(data.draw(st.sampled_from(queue.waiting)))
+    for _ in range(4000):
         if queue.is_idle:
             return
         step = queue.schedule()
-        assert step is not None, "work is waiting and nothing runs"
+        if step is None:
+            continue
         check_limits(queue, step)
         carry_out(queue, step)
     pytest.fail("the traffic never ended")
@@ -198,5 +371,4 @@ def check_limits(queue: Scheduler, step: Step) -> None:
     assert sum(row.num_tokens for row in step.rows) <= queue.limits.step_tokens + queue.limits.max_sequences
     for key in queue.lanes:
         lane = [each for each in queue.running if each.lane == key]
-        assert sum(each.max_ids for each in lane) <= queue.limits.kv_cells
         assert len({each.slot for each in lane}) == len(lane)

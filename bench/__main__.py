@@ -8,7 +8,7 @@ from importlib import import_module
 
 from bench import form
 
-NAMES = ("batch", "start", "loop", "model", "distill", "exporter")
+NAMES = ("batch", "start", "loop", "engine", "model", "distill", "exporter")
 
 
 def main() -> int:

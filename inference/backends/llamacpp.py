@@ -189,9 +189,10 @@ class LlamaCppRunner:
 
     def _park(self, parked: Iterable[Parked]) -> None:
         for one in parked:
+            if one.sequence.ticket in self._parked:
+                continue  # it had no turn since it was parked before
             lane = self._lanes[one.sequence.lane]
-            if one.sequence.ticket not in self._parked:  # or it had no turn since it was parked before
-                self._parked[one.sequence.ticket] = lane.save(one.slot)
+            self._parked[one.sequence.ticket] = lane.save(one.slot)
             lane.free(one.slot)
 
     def _share(self, lane: LlamaLane, step: Step) -> None:

@@ -103,8 +103,8 @@ class Request:
     after them and never repeats them; they count towards `max_tokens`. `resume_text` is the text
     they stand for, for a backend that speaks text only. `must_not_say` are words and phrases that
     the answer will not hold, in any case; `must_say` are facts that it is helped to copy without a
-    slip, but not made to. Requests of one `user` take turns with those of others. `deadline_s` counts
-    from submission.
+    slip, but not made to. With `no_repeats` it says no sentence of some length twice. Requests of
+    one `user` take turns with those of others. `deadline_s` counts from submission.
     """
 
     id: str
@@ -115,6 +115,7 @@ class Request:
     resume_text: str = ""
     must_say: tuple[str, ...] = ()
     must_not_say: tuple[str, ...] = ()
+    no_repeats: bool = False
     request_class: RequestClass = "interactive"
     user: str = ""
     deadline_s: float = 300.0

@@ -136,6 +136,7 @@ def _request_for(draft: Draft, job: Job) -> Request:
         user=str(job.user_id),
         must_say=tuple(draft.must_say),
         must_not_say=tuple(draft.must_not_say),
+        no_repeats=True,
     )
 
 

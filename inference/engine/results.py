@@ -64,13 +64,17 @@ class CachedLink:
             if key in self._answers:
                 return  # two asked at once
             self._answers[key] = answer
-            self._num_bytes += _size(key, answer)
+            self._num_bytes += _size(answer)
             while self._num_bytes > self._max_bytes:
-                self._num_bytes -= _size(*self._answers.popitem(last=False))
+                _, oldest = self._answers.popitem(last=False)
+                self._num_bytes -= _size(oldest)
 
 
-def _size(key: bytes, answer: tuple[Event, ...]) -> int:
+def _key(request: Request) -> bytes:
+    same = replace(request, id="", user="", request_class="interactive", deadline_s=1.0)
+    return sha256(repr(same).encode()).digest()
+
+
+def _size(answer: tuple[Event, ...]) -> int:
     """Roughly, in bytes."""
-    return len(repr(key)) + sum(
-        200 + len(event.text.encode()) + 40 * len(event.token_ids) for event in answer
-    )
+    return sum(200 + len(event.text.encode()) + 40 * len(event.token_ids) for event in answer)

@@ -1,6 +1,7 @@
 """One request on its way through the engine."""
 
 import codecs
+import re
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -8,6 +9,12 @@ from inference.engine.terms import Terms
 from inference.engine.wanted import Pull, WantedTerms
 from inference.errors import InvalidRequest
 from inference.types import Event, FinishReason, Request, TokenLogprobs
+
+# Where a sentence has ended and the next has begun; "34.2" and "St. Gallen's" last letter are neither.
+_SENTENCE = re.compile(r".*?(?:[.?!…][\"'”’)]*\s|[。？！…][”’」』）]*(?![”’」』）])|\n)", re.DOTALL)
+_LETTERS = re.compile(r"[\u3040-\u9fff\uac00-\ud7af]|\w+")
+_HAN = re.compile(r"[\u3040-\u9fff]")
+_LONG_WORDS, _LONG_LETTERS = 4, 7  # shorter sentences ("said the driver") may come back
 
 # A model that finds so many ways to the same term will not be argued out of it.
 _MAX_REWINDS = 1024
@@ -32,7 +39,8 @@ class Sequence:
     likely to begin other prompts as well. `deadline` is on the clock that the loop uses, in seconds.
 
     Text that may become a term of `must_not_say` is held back. When it does, the sequence goes
-    back to where the term began and forbids the token that led there. Text that may become a stop
+    back to where the term began and forbids the token that led there. With `no_repeats` each
+    sentence that was sent becomes such a term. Text that may become a stop
     string is held back as well; when it does, `is_stopped` says so. Terms of `must_say` pull, see
     `pulls`.
     """
@@ -53,6 +61,7 @@ class Sequence:
     _banned: Terms = field(default_factory=lambda: Terms(()))
     _wanted: WantedTerms = field(default_factory=lambda: WantedTerms(()))
     _sent: str = ""
+    _sentence_start: int = 0
     _held: list[_Unit] = field(default_factory=list)
     _open: _Unit = field(default_factory=_Unit)
     _forbidden: dict[int, set[int]] = field(default_factory=dict)
@@ -74,7 +83,7 @@ class Sequence:
                 f"the prompt has {len(prompt_ids)} tokens and leaves no room for an answer in the "
                 f"{context_length} tokens of this model; shorten the brief or its instructions"
             )
-        return cls(
+        sequence = cls(
             ticket=ticket,
             request=request,
             ids=[*prompt_ids, *request.resume_ids],
@@ -84,8 +93,9 @@ class Sequence:
             deadline=now + request.deadline_s,
             _banned=Terms(request.must_not_say),
             _wanted=WantedTerms(request.must_say, written=request.resume_text),
-            _sent=request.resume_text,
         )
+        sequence._note_sent(request.resume_text)
+        return sequence
 
     @property
     def lane(self) -> str | None:
@@ -210,7 +220,7 @@ class Sequence:
         units, self._held = self._held[:num_units], self._held[num_units:]
         # NUL is a legal character that no text column and no page can hold.
         text = "".join(unit.text for unit in units).replace("\0", "")
-        self._sent += text
+        self._note_sent(text)
         return Event(
             request_id=self.request.id,
             text=text,
@@ -219,6 +229,18 @@ class Sequence:
             num_prompt_tokens=self.num_prompt,
             logprobs=tuple(logprobs for unit in units for logprobs in unit.logprobs),
         )
+
+    def _note_sent(self, text: str) -> None:
+        """What was sent is part of the text for good; its whole sentences are not said again."""
+        self._sent += text
+        while self.request.no_repeats and (found := _SENTENCE.match(self._sent, self._sentence_start)):
+            self._sentence_start = found.end()
+            if _is_long(found[0]):
+                self._banned.add(found[0])
+
+
+def _is_long(sentence: str) -> bool:
+    return len(_LETTERS.findall(sentence)) >= (_LONG_LETTERS if _HAN.search(sentence) else _LONG_WORDS)
 
 
 def _overlap(text: str, stops: tuple[str, ...]) -> int:

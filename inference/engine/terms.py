@@ -21,8 +21,14 @@ class Finding(NamedTuple):
 class Terms:
     """Terms in any case, with any marks between their words; "old" is not said by "older"."""
 
-    def __init__(self, terms: Iterable[str]) -> None:
-        self._terms = [words for term in terms if (words := [word for _, word in _words(term)])]
+    def __init__(self, terms: Iterable[str] = ()) -> None:
+        self._terms: list[list[str]] = []
+        for term in terms:
+            self.add(term)
+
+    def add(self, term: str) -> None:
+        if words := [word for _, word in _words(term)]:
+            self._terms.append(words)
 
     def find(self, text: str, *, before: str = "", final: bool = False) -> Finding | None:
         """The first term that `text` says, or else the first place from which it may still say one.

@@ -61,6 +61,7 @@ def write_samples(
                 sampling=Sampling(temperature=temperature, max_tokens=_MAX_TOKENS, seed=seed),
                 must_say=pair.brief.must_say if helped else (),
                 must_not_say=pair.brief.must_not_say if helped else (),
+                no_repeats=helped,
                 request_class="batch",
                 deadline_s=_TIME_LIMIT_S,
             )

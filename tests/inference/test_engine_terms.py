@@ -44,11 +44,12 @@ def test_terms_without_words_ban_nothing() -> None:
     assert Terms(("", " … ")).find("anything … at all", final=True) is None
 
 
-def start(*terms: str, resume_text: str = "") -> Sequence:
+def start(*terms: str, resume_text: str = "", no_repeats: bool = False) -> Sequence:
     request = Request(
         id="draft",
         messages=({"role": "user", "text": "barn"},),
         must_not_say=terms,
+        no_repeats=no_repeats,
         resume_text=resume_text,
     )
     return Sequence.start(ticket=0, request=request, prompt_ids=[0], context_length=64, now=0.0)
@@ -121,3 +122,44 @@ def test_held_tokens_and_text_agree() -> None:
     events = [sequence.append(n, p) for n, p in ((10, b"A"), (11, b" free"), (12, b" man"))]
     sent = [event for event in events if isinstance(event, Event)]
     assert [(event.text, event.token_ids) for event in sent] == [("A", (10,)), (" free man", (11, 12))]
+
+
+def test_a_sentence_is_not_said_twice() -> None:
+    sequence = start(no_repeats=True)
+    assert (
+        feed(sequence, "The doors open at nine. ", "Come early. ") == "The doors open at nine. Come early. "
+    )
+    before = len(sequence.ids)
+    assert feed(sequence, "The doors", " open") == ""
+    assert feed(sequence, " at", " nine", ".") == ""
+    assert len(sequence.ids) == before
+    assert sequence.forbidden_ids == {10}
+
+
+def test_a_sentence_that_goes_on_otherwise_is_let_go() -> None:
+    sequence = start(no_repeats=True)
+    feed(sequence, "The doors open at nine. ")
+    assert feed(sequence, "The doors", " open", " late", ".", " ") == "The doors open late. "
+
+
+def test_short_sentences_may_come_back() -> None:
+    sequence = start(no_repeats=True)
+    words = ["Yes", "it", "was.", "It", "rained.", "Yes", "it", "was.", "It", "rained.", ""]
+    assert (
+        feed(sequence, *(f"{word} " for word in words)) == "Yes it was. It rained. Yes it was. It rained.  "
+    )
+
+
+def test_chinese_sentences_are_told_apart_without_spaces() -> None:
+    sequence = start(no_repeats=True)
+    assert feed(sequence, "图书馆今天重新开放。", "大家都来了。") == "图书馆今天重新开放。大家都来了。"
+    assert feed(sequence, "大家都来了。") == "大家都来了。"
+    before = len(sequence.ids)
+    assert feed(sequence, "图书馆今天", "重新开放") == ""
+    assert len(sequence.ids) == before
+
+
+def test_a_resumed_text_knows_what_it_has_said() -> None:
+    sequence = start(no_repeats=True, resume_text="The doors open at nine. ")
+    assert feed(sequence, "The doors open at nine. ") == ""
+    assert sequence.forbidden_ids == {10}

@@ -104,7 +104,9 @@ class Request:
     they stand for, for a backend that speaks text only. `must_not_say` are words and phrases that
     the answer will not hold, in any case; `must_say` are facts that it is helped to copy without a
     slip, but not made to. With `no_repeats` it says no sentence of some length twice. Requests of
-    one `user` take turns with those of others. `deadline_s` counts from submission.
+    one `user` take turns with those of others. A `reproducible` request is computed alone, at a price:
+    its text is the same to the byte, whatever else is written at the time. `deadline_s` counts from
+    submission.
     """
 
     id: str
@@ -118,6 +120,7 @@ class Request:
     no_repeats: bool = False
     request_class: RequestClass = "interactive"
     user: str = ""
+    reproducible: bool = False
     deadline_s: float = 300.0
 
     def __post_init__(self) -> None:

@@ -84,7 +84,7 @@ class LlamaCppRunner:
             quantization=self._quantization(),
         )
         self.costs = measured_costs(
-            self._lane(None), self._batch, cache=cache / "costs", model=model.sha256,
+            self._lane(None, None), self._batch, cache=cache / "costs", model=model.sha256,
             max_sequences=max_sequences, threads=self._threads.num_threads,
         )  # fmt: skip
 
@@ -97,7 +97,7 @@ class LlamaCppRunner:
         self._park(step.parked)
         for key in step.closed:
             self._close_lane(key)
-        lane = self._lane(step.adapter)
+        lane = self._lane(step.lane, step.adapter)
         self._share(lane, step)
         if not step.rows:
             return []
@@ -159,8 +159,7 @@ class LlamaCppRunner:
 
     # --- lanes -----------------------------------------------------------------------------------
 
-    def _lane(self, adapter: AdapterRef | None) -> LlamaLane:
-        key = adapter.sha256 if adapter else None
+    def _lane(self, key: str | None, adapter: AdapterRef | None) -> LlamaLane:
         if key not in self._lanes:
             self._lanes[key] = self._open_lane(adapter)
         return self._lanes[key]

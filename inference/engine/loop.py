@@ -43,7 +43,7 @@ class Loop:
             kv_used=sum(s.num_computed for s in running) + self._scheduler.num_prefix_tokens,
             num_parked=self._scheduler.num_parked,
             kv_cells=self._scheduler.limits.kv_cells * max(1, len(self._scheduler.lanes)),
-            adapters=tuple(key for key in self._scheduler.lanes if key),
+            adapters=self._scheduler.adapters,
         )
 
     def turn(self, messages: Seq[ToEngine]) -> Batch:
@@ -156,5 +156,5 @@ class Loop:
         self._outbox.append((sequence.ticket, sequence.finish(reason)))
 
     def _fail_lane(self, step: Step, error: AdapterUnavailable) -> None:
-        for sequence in self._scheduler.drop_lane(step.adapter.sha256 if step.adapter else None):
+        for sequence in self._scheduler.drop_lane(step.lane):
             self._outbox.append((sequence.ticket, error))

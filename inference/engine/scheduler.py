@@ -62,13 +62,14 @@ class Parked:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One forward pass in one lane, and what the backend has to do before it, in this order.
+    """One forward pass in `lane`, with its `adapter`, and what comes before it, in this order.
 
     Save the `parked`, in whichever lane they are. Give up the lanes in `closed`. Then in the lane:
     empty the `dropped` slots, look for the prefixes in `lookups` on disk, share the cells of
     `copies` and write the prefixes in `built` to disk. A step may have no rows.
     """
 
+    lane: str | None
     adapter: AdapterRef | None
     rows: tuple[Row, ...]
     parked: tuple[Parked, ...] = ()
@@ -107,6 +108,12 @@ class Scheduler:
     @property
     def lanes(self) -> tuple[str | None, ...]:
         return tuple(self._lanes)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """SHA-256 of the adapters that are in use."""
+        used = {lane.adapter.sha256: None for lane in self._lanes.values() if lane.adapter}
+        return tuple(used)
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -156,6 +163,7 @@ class Scheduler:
         copies = [Copy(prefix.builder.slot, prefix.slot, len(prefix.ids)) for prefix in built]
         copies += lane.copies()
         return Step(
+            lane=key,
             adapter=lane.adapter,
             rows=() if lookups else tuple(self._rows(lane)),
             parked=tuple(moves.parked),
@@ -177,7 +185,7 @@ class Scheduler:
             if self._is_crowded and _is_batch(sequence):
                 continue
             lane = self._lane_for(sequence)
-            if lane is None or sequence.lane in blocked or not self._has_cells(lane, sequence):
+            if lane is None or sequence.lane in blocked or not self._has_room(lane, sequence):
                 blocked.add(sequence.lane)
                 continue
             if not self._is_crowded or self._park_for(sequence):
@@ -188,8 +196,8 @@ class Scheduler:
     def _is_crowded(self) -> bool:
         return len(self.running) == self.limits.max_sequences
 
-    def _has_cells(self, lane: Lane, sequence: Sequence) -> bool:
-        while not lane.has_cells(sequence):
+    def _has_room(self, lane: Lane, sequence: Sequence) -> bool:
+        while not (lane.has_slot and lane.has_cells(sequence)):
             if not self._park_for(sequence, lane):
                 return False
         return True
@@ -221,10 +229,11 @@ class Scheduler:
             return lane
         if len(self._lanes) == self.limits.max_lanes and not self._close_lane():
             return None
+        is_alone = sequence.request.reproducible
         lane = Lane(
             sequence.request.adapter,
-            max_sequences=self.limits.max_sequences,
-            max_prefixes=self.limits.max_prefixes,
+            max_sequences=1 if is_alone else self.limits.max_sequences,
+            max_prefixes=0 if is_alone else self.limits.max_prefixes,
             kv_cells=self.limits.kv_cells,
         )
         self._lanes[sequence.lane] = lane
@@ -255,7 +264,7 @@ class Scheduler:
         prompts.sort(key=_is_batch)
         budget = self._prefill_budget(decodes, prompts)
         for sequence in prompts:
-            if num_tokens := min(sequence.num_pending, budget):
+            if num_tokens := min(_next_part(sequence), budget):
                 yield Row(sequence, num_tokens)
                 budget -= num_tokens
 
@@ -281,6 +290,16 @@ class Scheduler:
         limit = _MAX_SLOWDOWN * self._costs.of(len(decodes))
         least = len(decodes) + min(_MIN_CHUNK, most)
         return self._costs.most_within(limit, least=least, most=self.limits.step_tokens) - len(decodes)
+
+
+def _next_part(sequence: Sequence) -> int:
+    """Tokens up to the end of what is shared, or of the prompt.
+
+    They are never computed together: whether a beginning is found or computed, the rest of the
+    prompt goes through the same kernels, and a text that is written alone is the same text.
+    """
+    is_shared = sequence.num_computed < sequence.num_shared
+    return sequence.num_shared - sequence.num_computed if is_shared else sequence.num_pending
 
 
 def _is_batch(sequence: Sequence) -> bool:

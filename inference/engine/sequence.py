@@ -10,6 +10,8 @@ from inference.engine.wanted import Pull, WantedTerms
 from inference.errors import InvalidRequest
 from inference.types import Event, FinishReason, Request, TokenLogprobs
 
+_ALONE = " alone"
+
 # Where a sentence has ended and the next has begun; "34.2" and "St. Gallen's" last letter are neither.
 _SENTENCE = re.compile(r".*?(?:[.?!…][\"'”’)]*\s|[。？！…][”’」』）]*(?![”’」』）])|\n)", re.DOTALL)
 _LETTERS = re.compile(r"[\u3040-\u9fff\uac00-\ud7af]|\w+")
@@ -99,8 +101,12 @@ class Sequence:
 
     @property
     def lane(self) -> str | None:
-        """The adapter that has to be on while this sequence computes; None is the bare model."""
-        return self.request.adapter.sha256 if self.request.adapter else None
+        """Sequences of one lane share a forward pass: those of an adapter, or of None, the bare model.
+
+        A reproducible one has the adapter's other lane to itself.
+        """
+        adapter = self.request.adapter.sha256 if self.request.adapter else None
+        return f"{adapter or ''}{_ALONE}" if self.request.reproducible else adapter
 
     @property
     def num_pending(self) -> int:

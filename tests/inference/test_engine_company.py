@@ -108,6 +108,18 @@ def test_texts_are_the_same_in_any_company(runner: LlamaCppRunner, adapters: lis
     assert sum(ties) <= 3
 
 
+def test_a_reproducible_text_is_the_same_to_the_last_bit(
+    runner: LlamaCppRunner, adapters: list[AdapterRef | None]
+) -> None:
+    asked = [request(i, adapter=adapters[i % 2], reproducible=True) for i in range(4)]
+    others = [request(i, adapter=adapters[i % 3]) for i in range(4, 12)]
+    mixed = [one for pair in zip(others, [*asked, *others], strict=False) for one in pair]
+    together = write(Loop(runner, _LIMITS), mixed)
+    for each, text in zip(mixed, together, strict=True):
+        if each.reproducible:
+            assert text == [replace(event, request_id=each.id) for event in alone(runner, each)]
+
+
 def test_a_cancelled_neighbour_changes_nothing(runner: LlamaCppRunner) -> None:
     loop = Loop(runner, _LIMITS)
     begun = [loop.turn([Submit(i, request(i)) for i in range(3)]), *(loop.turn([]) for _ in range(6))]

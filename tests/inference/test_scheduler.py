@@ -28,6 +28,7 @@ def sequence(
     user: str = "",
     style: int = 0,
     num_shared: int = 0,
+    reproducible: bool = False,
 ) -> Sequence:
     """A prompt whose first `num_shared` tokens are those of the style, the others its own."""
     request = Request(
@@ -37,6 +38,7 @@ def sequence(
         adapter=adapter,
         request_class=request_class,
         user=user,
+        reproducible=reproducible,
     )
     return Sequence.start(
         ticket=ticket,
@@ -66,7 +68,7 @@ class Backend:
         self.num_computed = 0
 
     def carry_out(self, step: Step) -> None:
-        lane = step.adapter.sha256 if step.adapter else None
+        lane = step.lane
         for one in step.parked:
             if one.sequence.ticket in self.parked:
                 continue  # it had no turn since it was parked before
@@ -280,8 +282,20 @@ def test_one_computes_the_shared_beginning_and_the_others_wait_for_it() -> None:
     queue = scheduler(*(sequence(i, prompt=60, num_shared=50) for i in range(4)), max_prefixes=2)
     lookup, first, second = run_step(queue), run_step(queue), run_step(queue)
     assert lookup.rows == ()
-    assert plan(first) == [(0, 60)]
-    assert plan(second) == [(0, 1), (1, 10), (2, 10), (3, 10)]
+    assert plan(first) == [(0, 50)]
+    assert plan(second) == [(0, 10), (1, 10), (2, 10), (3, 10)]
+
+
+def test_who_wants_to_be_reproducible_is_computed_alone() -> None:
+    queue = scheduler(*(sequence(i, prompt=60, num_shared=50) for i in range(3)), max_prefixes=2)
+    alone = [sequence(i, prompt=60, num_shared=50, reproducible=True) for i in (7, 8)]
+    for each in alone:
+        queue.add(each)
+    steps = []
+    while not queue.is_idle:
+        steps.append(plan(run_step(queue)))
+    solo = [step for step in steps if any(ticket > 6 for ticket, _ in step)]
+    assert solo == [[(t, n)] for t in (7, 8) for n in (50, 10, 1, 1, 1, 1)]
 
 
 def test_a_beginning_stays_for_those_who_come_later() -> None:

@@ -12,25 +12,29 @@ from inference.errors import ModelUnavailable
 
 ADDRESS_PREFIXES = ("http://", "https://")
 FAKE_PREFIX = "fake:"
+TORCH_PREFIX = "torch:"
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 _ADVICE = (
-    "GALLEY_MODEL takes a GGUF file, a Hugging Face folder, or the address of an OpenAI-compatible server"
+    "GALLEY_MODEL takes a GGUF file, a Hugging Face folder (torch:FOLDER runs it with PyTorch), "
+    "or the address of an OpenAI-compatible server"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedModel:
-    """`location` is a path for a GGUF, an address for `openai`, and the options for `fake`.
+    """`location` is a path for `gguf` and `torch`, an address for `openai`, and the options for `fake`.
 
-    `sha256` names the weights (of a GGUF: the file); an address has none.
+    `sha256` names the weights (of a GGUF: the file); an address has none. `options` is what a
+    `torch:` address has behind its question mark.
     """
 
-    kind: Literal["gguf", "openai", "fake"]
+    kind: Literal["gguf", "openai", "fake", "torch"]
     location: str
     name: str
     sha256: str = ""
+    options: str = ""
 
     @property
     def path(self) -> Path:
@@ -47,6 +51,8 @@ def resolve(model: str, cache: Path) -> ResolvedModel:
     if model.startswith(FAKE_PREFIX):
         digest = sha256(FAKE_PREFIX.encode()).hexdigest()
         return ResolvedModel(kind="fake", location=model, name="fake", sha256=digest)
+    if model.startswith(TORCH_PREFIX):
+        return _resolve_torch(model.removeprefix(TORCH_PREFIX), cache)
     if not model:
         raise ModelUnavailable(f"no model is configured; {_ADVICE}")
     return _resolve_path(Path(model).expanduser(), cache)
@@ -55,12 +61,39 @@ def resolve(model: str, cache: Path) -> ResolvedModel:
 def _resolve_path(path: Path, cache: Path) -> ResolvedModel:
     try:
         gguf = _gguf_of_folder(path, cache) if path.is_dir() else path
-        digests = [_digest(gguf.with_name(name)) for name in shards(gguf.name)]
+        digest = _digest_of_gguf(gguf)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ModelUnavailable(f"the model {path} cannot be read ({reason}); {_ADVICE}") from error
-    digest = digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
+        raise _unreadable(path, error) from error
     return ResolvedModel(kind="gguf", location=str(gguf), name=gguf.stem, sha256=digest)
+
+
+def _resolve_torch(address: str, cache: Path) -> ResolvedModel:
+    """A Hugging Face folder for PyTorch, from FOLDER?OPTIONS."""
+    location, _, options = address.partition("?")
+    folder = Path(location).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ModelUnavailable(f"{folder} is no Hugging Face folder: it has no config.json; {_ADVICE}")
+    try:
+        digest = _digest_of_folder(folder, cache)
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    name = folder.resolve().name
+    return ResolvedModel(kind="torch", location=str(folder), name=name, sha256=digest, options=options)
+
+
+def _digest_of_folder(folder: Path, cache: Path) -> str:
+    """That of its GGUF, made once if need be, because adapters are bound to it and run on both backends.
+
+    A model that llama.cpp cannot run is named by its own weights.
+    """
+    try:
+        return _digest_of_gguf(_gguf_of_folder(folder, cache))
+    except ModelUnavailable:
+        return _digest_of_weights(folder)
+
+
+def _unreadable(path: Path, error: OSError) -> ModelUnavailable:
+    return ModelUnavailable(f"the model {path} cannot be read ({error.strerror or str(error)}); {_ADVICE}")
 
 
 def shards(name: str) -> tuple[str, ...]:
@@ -72,12 +105,30 @@ def shards(name: str) -> tuple[str, ...]:
     return tuple(f"{stem}-{number:05}-of-{count:05}.gguf" for number in range(1, min(count, 999) + 1))
 
 
+def _digest_of_gguf(gguf: Path) -> str:
+    return _join([_digest(gguf.with_name(name)) for name in shards(gguf.name)])
+
+
 def _digest(gguf: Path) -> str:
     with gguf.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise ModelUnavailable(f"{gguf} is not a GGUF file; {_ADVICE}")
         file.seek(0)
         return file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of_weights(folder: Path) -> str:
+    digests = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digests.append(file_digest(file, "sha256").hexdigest())
+    if not digests:
+        raise ModelUnavailable(f"{folder} has no *.safetensors; {_ADVICE}")
+    return _join(digests)
+
+
+def _join(digests: list[str]) -> str:
+    return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
 
 
 def _gguf_of_folder(folder: Path, cache: Path) -> Path:

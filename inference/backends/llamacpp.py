@@ -25,12 +25,13 @@ from inference.backends.llamacpp_costs import measured_costs
 from inference.backends.llamacpp_lane import BATCH_TOKENS, Batch, LlamaLane
 from inference.backends.llamacpp_sampler import grammar_of, grammar_stage
 from inference.backends.prefixes import PrefixStore
+from inference.backends.sampling import pulled
 from inference.backends.threads import ThreadGovernor, physical_cores, read_counters
 from inference.chat import END_OF_TURN, prompt_ids
 from inference.engine.lanes import Prefix
 from inference.engine.scheduler import Parked, Row, Step
 from inference.engine.sequence import Sequence
-from inference.engine.wanted import END_PULL, TERM_PULL, Pull
+from inference.engine.wanted import END_PULL
 from inference.errors import AdapterUnavailable, ModelUnavailable
 from inference.models import ResolvedModel
 from inference.types import AdapterRef, ModelInfo, Request, TokenLogprobs
@@ -231,22 +232,13 @@ class LlamaCppRunner:
             return Sampled(sampler.draw(lane.context, index, sequence.num_output))
         logits = np.ctypeslib.as_array(llama.llama_get_logits_ith(lane.context, index), (self._num_vocab,))
         own = logits.copy() if num_alternatives else logits
-        for token_id, pull in self._pulled(pulls).items():
+        for token_id, pull in pulled(pulls, self._ids_of_pieces, self._longest_piece).items():
             logits[token_id] += pull
         if is_any_unsaid:
             logits[self._end_ids] -= END_PULL
         logits[forbidden] = -np.inf
         drawn = sampler.draw(lane.context, index, sequence.num_output)
         return Sampled(drawn, self._logprobs(own, drawn, num_alternatives) if num_alternatives else None)
-
-    def _pulled(self, pulls: Iterable[Pull]) -> dict[int, float]:
-        """What is added to the logits of the tokens with which a term can go on."""
-        found: dict[int, float] = {}
-        for rest, strength in pulls:
-            for size in range(1, min(len(rest), self._longest_piece) + 1):
-                if (token_id := self._ids_of_pieces.get(rest[:size])) is not None:
-                    found[token_id] = max(found.get(token_id, 0.0), strength * TERM_PULL)
-        return found
 
     @cached_property
     def _ids_of_pieces(self) -> dict[bytes, int]:

@@ -31,10 +31,11 @@ class Engine:
     ) -> Self:
         """Load a model and return when it is ready to write.
 
-        `model` is a GGUF file, a Hugging Face folder (converted once, into `home`), an http(s)
-        address of an OpenAI-compatible server, or `fake:`. `n_ctx` tokens of KV cache are shared
-        by up to `max_sequences` texts; `threads` defaults to the physical cores. With `cache_mb`
-        so many megabytes of answers are remembered for requests that are asked again.
+        `model` is a GGUF file, a Hugging Face folder (converted once, into `home`), http(s) addresses
+        of OpenAI-compatible servers, `torch:` and a Hugging Face folder (transformers and peft), or
+        `fake:`. `n_ctx` tokens of KV cache are shared by up to `max_sequences` texts; `threads`
+        defaults to the physical cores. With `cache_mb` so many megabytes of answers are remembered
+        for requests that are asked again.
         Raises ModelUnavailable.
         """
         link: Link

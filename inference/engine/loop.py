@@ -157,4 +157,5 @@ class Loop:
 
     def _fail_lane(self, step: Step, error: AdapterUnavailable) -> None:
         for sequence in self._scheduler.drop_lane(step.lane):
+            self._runner.free(sequence)
             self._outbox.append((sequence.ticket, error))

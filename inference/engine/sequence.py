@@ -95,8 +95,9 @@ class Sequence:
             deadline=now + request.deadline_s,
             _banned=Terms(request.must_not_say),
             _wanted=WantedTerms(request.must_say, written=request.resume_text),
+            _sent=request.resume_text,
         )
-        sequence._note_sent(request.resume_text)
+        sequence._note_sentences()
         return sequence
 
     @property
@@ -147,6 +148,7 @@ class Sequence:
             return None
         self._held.append(self._open)
         self._open = _Unit()
+        self._note_sentences()
         found = self._banned.find(self._held_text, before=self._sent[-1:])
         if found and found.is_said and self._take_back(found.start):
             return None
@@ -226,7 +228,7 @@ class Sequence:
         units, self._held = self._held[:num_units], self._held[num_units:]
         # NUL is a legal character that no text column and no page can hold.
         text = "".join(unit.text for unit in units).replace("\0", "")
-        self._note_sent(text)
+        self._sent += text
         return Event(
             request_id=self.request.id,
             text=text,
@@ -236,11 +238,14 @@ class Sequence:
             logprobs=tuple(logprobs for unit in units for logprobs in unit.logprobs),
         )
 
-    def _note_sent(self, text: str) -> None:
-        """What was sent is part of the text for good; its whole sentences are not said again."""
-        self._sent += text
-        while self.request.no_repeats and (found := _SENTENCE.match(self._sent, self._sentence_start)):
-            self._sentence_start = found.end()
+    def _note_sentences(self) -> None:
+        """Sentences that were sent whole are not said again; that one has ended, the next token tells."""
+        while self.request.no_repeats:
+            text = self._sent[self._sentence_start :] + self._held_text
+            found = _SENTENCE.match(text)
+            if not found or self._sentence_start + len(found[0].rstrip()) > len(self._sent):
+                return
+            self._sentence_start += found.end()
             if _is_long(found[0]):
                 self._banned.add(found[0])
 

@@ -136,6 +136,14 @@ def test_a_sentence_is_not_said_twice() -> None:
     assert sequence.forbidden_ids == {10}
 
 
+def test_a_sentence_is_known_before_the_space_after_it_is_sent() -> None:
+    sequence = start(no_repeats=True)
+    assert feed(sequence, "The", " doors", " open", " now", ".") == "The doors open now."
+    assert feed(sequence, " The", " doors", " open") == ""
+    assert feed(sequence, " now", ".") == ""
+    assert sequence.forbidden_ids == {10}
+
+
 def test_a_sentence_that_goes_on_otherwise_is_let_go() -> None:
     sequence = start(no_repeats=True)
     feed(sequence, "The doors open at nine. ")

@@ -9,7 +9,7 @@ from inference.engine.wanted import WantedTerms
 
 def rests(written: str, *terms: str) -> list[str]:
     wanted = WantedTerms(terms, written=written)
-    return [pull.rest.decode() for pull in wanted.pulls(written.encode())]
+    return [pull.rest.decode() for pull in wanted.pulls(written.encode()) if not pull.is_start]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_other_text_does_not_pull(written: str, term: str) -> None:
 def test_half_a_character_is_completed() -> None:
     wanted, begun = WantedTerms(["八点到九点"]), "从八点".encode() + "到".encode()[:2]
     wanted.look(begun)
-    assert [pull.rest for pull in wanted.pulls(begun)] == ["到九点".encode()[2:]]
+    assert [pull.rest for pull in wanted.pulls(begun) if not pull.is_start] == ["到九点".encode()[2:]]
 
 
 def test_the_longer_the_beginning_the_stronger_the_pull() -> None:
@@ -60,6 +60,25 @@ def test_a_term_is_said_in_any_case_and_unsaid_when_taken_back() -> None:
     assert not wanted.is_any_unsaid
     wanted.look(b"It is FREE")
     assert wanted.is_any_unsaid
+
+
+@pytest.mark.parametrize(
+    ("written", "rest", "is_opening"),
+    [
+        ("", "Anna Schmidt", True),
+        ("One name: ", "Anna Schmidt", True),
+        ("One name:", " Anna Schmidt", True),
+        ("It was said by", " Anna Schmidt", False),
+        ("她说：", "Anna Schmidt", True),
+    ],
+)
+def test_a_term_that_has_not_begun_is_pulled_most_where_a_part_begins(
+    written: str, rest: str, is_opening: bool
+) -> None:
+    wanted = WantedTerms(["Anna Schmidt"])
+    pulls = {pull.rest.decode(): pull for pull in wanted.pulls(written.encode())}
+    assert pulls[rest].is_start
+    assert (pulls[rest].strength > 0.5) is is_opening
 
 
 def test_terms_without_a_letter_want_nothing() -> None:

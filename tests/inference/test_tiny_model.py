@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from inference.tiny import GGUF_PATH, MODEL_DIR
-from inference.tiny.corpus import Pair
+from inference.tiny.ask import STYLES
+from inference.tiny.card import SAMPLES_PER_CELL
+from inference.tiny.corpus import LANGUAGES
 
 MEGABYTE = 1_000_000
 
@@ -30,19 +32,23 @@ def test_asking_for_the_path_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.model
-def test_held_out_english_drafts_keep_facts_length_and_style() -> None:
-    """The model that ships writes English; the corpus is a language ahead of it."""
+def test_held_out_drafts_keep_facts_length_and_style() -> None:
     from inference.tiny.evaluate import StyleClassifier, cell, figures, heldout_briefs, write_samples
 
-    pairs = _english(heldout_briefs(count=48, seed=2))
-    samples = write_samples(str(GGUF_PATH), pairs, seed=2)
-    found = figures(cell(samples, "en"), StyleClassifier("en", seed=2))
-    assert found["facts_kept"] >= 0.93
-    assert found["forbidden_said"] == 0.0
-    assert found["style_recognised"] >= 0.9
-    assert found["length_within_25_percent"] >= 0.9
-    assert found["ended"] == 1.0
+    samples = write_samples(str(GGUF_PATH), heldout_briefs(count=72, seed=2), seed=2)
+    for language in LANGUAGES:
+        found = figures(cell(samples, language), StyleClassifier(language, seed=2))
+        assert found["facts_kept"] >= 0.85
+        assert found["forbidden_said"] == 0.0
+        assert found["style_recognised"] >= 0.9
+        assert found["length_within_25_percent"] >= 0.85
+        assert found["ended"] >= 0.97
 
 
-def _english(pairs: list[Pair]) -> list[Pair]:
-    return [pair for pair in pairs if pair.language == "en"]
+def test_the_card_shows_samples_of_every_style_and_language() -> None:
+    card = (MODEL_DIR / "MODEL_CARD.md").read_text("utf-8")
+    _, _, samples = card.partition("## Samples")
+    for language in ("English", "Chinese"):
+        for style in STYLES:
+            _, _, block = samples.partition(f"### {language} {style}")
+            assert block.partition("###")[0].count("```\n\n>") == SAMPLES_PER_CELL

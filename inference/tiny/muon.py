@@ -39,9 +39,10 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """The matrix with all its singular values brought near 1, by Newton-Schulz iterations."""
     a, b, c = _COEFFICIENTS
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / (torch.linalg.matrix_norm(wide) + 1e-7)
+    is_wide = matrix.shape[0] <= matrix.shape[1]
+    wide: torch.Tensor = matrix if is_wide else matrix.T
+    wide = wide / (torch.linalg.norm(wide) + 1e-7)
     for _ in range(_NUM_ITERATIONS):
         gram = wide @ wide.T
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return wide if wide.shape == matrix.shape else wide.T
+    return wide if is_wide else wide.T

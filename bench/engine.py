@@ -18,6 +18,7 @@ from bench.form import Row
 from bench.models import random_adapter, random_model
 from inference import AdapterRef, Engine, Request, Sampling
 from inference.chat import prompt_ids
+from inference.quiet import quiet_llama
 from inference.types import RequestClass
 
 ROUNDS = 5
@@ -37,6 +38,7 @@ class Timing:
 
 
 def measure() -> list[Row]:
+    quiet_llama()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model = random_model(folder)

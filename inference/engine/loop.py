@@ -38,7 +38,7 @@ class Loop:
             model=self._runner.info.name,
             num_steps=self._num_steps,
             active=len(running),
-            queued=len(self._scheduler.waiting),
+            queued=self._scheduler.num_waiting,
             tokens_per_second=self._recent_tokens / self._recent_seconds if self._recent_seconds else 0.0,
             kv_used=sum(s.num_computed for s in running) + self._scheduler.num_prefix_tokens,
             num_parked=self._scheduler.num_parked,

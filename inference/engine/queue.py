@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 
 from inference.engine.sequence import Sequence
 from inference.types import RequestClass
@@ -41,6 +42,9 @@ class FairQueue:
 
     def __len__(self) -> int:
         return sum(map(len, self._flows.values()))
+
+    def in_any_order(self) -> Iterator[Sequence]:
+        return chain.from_iterable(self._flows.values())
 
     def num_of(self, request_class: RequestClass) -> int:
         return sum(len(waiting) for flow, waiting in self._flows.items() if flow[0] == request_class)

@@ -102,6 +102,10 @@ class Scheduler:
         return list(self._queue)
 
     @property
+    def num_waiting(self) -> int:
+        return len(self._queue)
+
+    @property
     def running(self) -> list[Sequence]:
         return [sequence for lane in self._lanes.values() for sequence in lane.running]
 
@@ -130,10 +134,10 @@ class Scheduler:
         self._queue.add(sequence)
 
     def find(self, ticket: int) -> Sequence | None:
-        return next((s for s in chain(self.running, self._queue) if s.ticket == ticket), None)
+        return next((s for s in chain(self.running, self._queue.in_any_order()) if s.ticket == ticket), None)
 
     def expired(self, now: float) -> list[Sequence]:
-        return [s for s in chain(self.running, self._queue) if s.deadline <= now]
+        return [s for s in chain(self.running, self._queue.in_any_order()) if s.deadline <= now]
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, wherever it stands; its slot and cells are free again."""
@@ -180,7 +184,7 @@ class Scheduler:
         """In fair order; one that has no room holds back those behind it that want the same lane."""
         blocked: set[str | None] = set()
         for sequence in self._queue:
-            if self._is_crowded and not self._spare():
+            if self._is_crowded and not (self._queue.num_of("interactive") and self._spare()):
                 return
             if self._is_crowded and _is_batch(sequence):
                 continue

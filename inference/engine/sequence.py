@@ -12,7 +12,7 @@ from inference.types import Event, FinishReason, Request, TokenLogprobs
 
 _ALONE = " alone"
 
-# Where a sentence has ended and the next has begun; "34.2" and "St. Gallen's" last letter are neither.
+# A sentence with the space after it, or without one in Chinese; the point of "34.2" ends none.
 _SENTENCE = re.compile(r".*?(?:[.?!…][\"'”’)]*\s|[。？！…][”’」』）]*(?![”’」』）])|\n)", re.DOTALL)
 _LETTERS = re.compile(r"[\u3040-\u9fff\uac00-\ud7af]|\w+")
 _HAN = re.compile(r"[\u3040-\u9fff]")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inference import AdapterRef, Engine, Request, Sampling
+from inference import AdapterRef, AdapterUnavailable, Engine, Request, Sampling
 
 ASKED = Request(id="1", messages=({"role": "user", "text": "tulips by the river"},))
 
@@ -49,7 +49,7 @@ def test_whatever_matters_is_part_of_the_key(engine: Engine, other: Request) -> 
 
 def test_an_adapter_is_part_of_the_key(engine: Engine, tmp_path: Path) -> None:
     text(engine, ASKED)
-    with pytest.raises(Exception, match="cannot be read"):
+    with pytest.raises(AdapterUnavailable, match="cannot be read"):
         text(engine, replace(ASKED, adapter=AdapterRef(sha256="a" * 64, path=str(tmp_path / "gone"))))
 
 

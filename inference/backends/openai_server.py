@@ -102,4 +102,5 @@ class Server:
                     if event.finish_reason:
                         return
         if stream.stopped is None:
-            raise httpx.RemoteProtocolError("it ended the text without a reason")
+            hint = "" if stream.has_begun else " before its first word; the prompt may be too long for it"
+            raise httpx.RemoteProtocolError(f"it ended the text without a reason{hint}")

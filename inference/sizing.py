@@ -26,6 +26,7 @@ BITS_PER_WEIGHT = {
 _KV_VALUE_BYTES = 2
 _BATCH_TOKENS = 512
 _PROCESS_BYTES = 80 << 20
+_MIN_LANES, _MAX_LANES = 2, 8
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -134,6 +135,11 @@ def fitting(shape: Shape, *, cells: int, memory: int, among: Iterable[str] = BIT
     """The quantisations with which the model can be opened in `memory` bytes, best first."""
     sizes = {name: weight_bytes(shape.num_params, name) for name in BITS_PER_WEIGHT if name in set(among)}
     return [name for name, size in sizes.items() if need(shape, weights=size, cells=cells).total <= memory]
+
+
+def lanes_within(memory: int, *, lane: int) -> int:
+    """How many adapters may write at the same time with `lane` bytes each, in a quarter of `memory`."""
+    return max(_MIN_LANES, min(_MAX_LANES, memory // 4 // max(1, lane)))
 
 
 def training_bytes(shape: Shape) -> int:

@@ -89,7 +89,7 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterRef:
-    """A LoRA on disk: its sealed folder and the SHA-256 that names it for ever."""
+    """An adapter on disk: its sealed folder and the SHA-256 that names it for ever."""
 
     sha256: str
     path: str
@@ -167,7 +167,8 @@ class EngineStats:
 
     `num_steps` grows with every turn of a living engine that has work; a number that stands
     still while texts wait means that it hangs. `num_parked` counts texts that had to make room for
-    others and went on later, `num_cached` answers that were given without computing.
+    others and went on later, `num_cached` answers that were given without computing, `num_guessed`
+    tokens that were tried ahead of their time.
     """
 
     model: str
@@ -179,6 +180,8 @@ class EngineStats:
     kv_cells: int = 0
     num_parked: int = 0
     num_cached: int = 0
+    num_guessed: int = 0
+    num_guessed_right: int = 0
     adapters: tuple[str, ...] = ()
     deaths: int = 0
     pid: int | None = None

@@ -28,6 +28,10 @@ class Runner(Protocol):
     costs: CostTable
     max_prefixes: int
     """Slots for prefixes in a lane beside those for texts; 0 where prompts cannot be shared."""
+    max_lanes: int
+    """Adapters that may write at the same time."""
+    max_guesses: int
+    """Guessed tokens that a row may carry; 0 where only one token of a row can be drawn."""
 
     def encode(self, request: Request) -> list[int]:
         """Token ids of the prompt, without the resumed ones.
@@ -38,6 +42,10 @@ class Runner(Protocol):
 
     def run(self, step: Step) -> list[Sampled]:
         """Compute one step. Raises AdapterUnavailable when its lane cannot be opened."""
+        ...
+
+    def draw_behind(self, sequence: Sequence, number: int) -> Sampled:
+        """One more token for a row of the last step: behind its first `number` guesses, all of them true."""
         ...
 
     def piece(self, token_id: int) -> bytes:

@@ -31,6 +31,8 @@ class FakeRunner:
 
     costs = UNMEASURED
     max_prefixes = 0
+    max_lanes = 8
+    max_guesses = 0
 
     def __init__(self, model: ResolvedModel) -> None:
         options = _options(model.location)
@@ -58,6 +60,9 @@ class FakeRunner:
             self._open_lanes.add(step.adapter.sha256)
         time.sleep(self._step_seconds)
         return [Sampled(self._next_token(row.sequence)) for row in step.rows if row.samples]
+
+    def draw_behind(self, sequence: Sequence, number: int) -> Sampled:
+        return Sampled(self._next_token(sequence))
 
     def piece(self, token_id: int) -> bytes:
         return self._words[token_id]

@@ -5,9 +5,12 @@ import os
 import tempfile
 from contextlib import suppress
 from hashlib import sha256
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
+
+State = bytes | memoryview
 
 MAX_BYTES = 1 << 30
 _DIGEST_SIZE = 32
@@ -24,12 +27,14 @@ class PrefixStore:
     def __init__(self, folder: Path, *, max_bytes: int = MAX_BYTES) -> None:
         self._folder, self._max_bytes = folder, max_bytes
 
-    def load(self, name: str) -> bytes | None:
+    def load(self, name: str) -> memoryview | None:
+        """The state as it lies in the file: read where it is used, and copied nowhere."""
         path = self._folder / f"{name}{_SUFFIX}"
         try:
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                content = memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
             os.utime(path)
-        except OSError:
+        except (OSError, ValueError):  # an empty file cannot be mapped
             return None
         digest, state = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
         if sha256(state).digest() == digest:
@@ -38,7 +43,7 @@ class PrefixStore:
         path.unlink(missing_ok=True)
         return None
 
-    def save(self, name: str, state: bytes) -> None:
+    def save(self, name: str, state: State) -> None:
         """Never fails: on a full disk the next process computes the prefix again."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -47,10 +52,11 @@ class PrefixStore:
         except OSError as error:
             logger.warning("a prompt's beginning could not be kept: %s", error)
 
-    def _write(self, path: Path, state: bytes) -> None:
+    def _write(self, path: Path, state: State) -> None:
         with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as fresh:
             try:
-                fresh.write(sha256(state).digest() + state)
+                fresh.write(sha256(state).digest())
+                fresh.write(state)
                 fresh.flush()
                 os.replace(fresh.name, path)
             except OSError:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -45,7 +46,11 @@ def _load(launch: Launch, pipe: PipeToParent) -> Loop:
     model = resolve(launch.model, launch.home)
     runner = _open_runner(model, launch)
     limits = Limits(
-        max_sequences=launch.max_sequences, kv_cells=launch.n_ctx, max_prefixes=runner.max_prefixes
+        max_sequences=launch.max_sequences,
+        kv_cells=launch.n_ctx,
+        max_lanes=runner.max_lanes,
+        max_prefixes=runner.max_prefixes,
+        max_guesses=runner.max_guesses,
     )
     loop = Loop(runner, limits)
     pipe.send(Ready(runner.info, loop.stats))
@@ -60,12 +65,12 @@ def _open_runner(model: ResolvedModel, launch: Launch) -> Runner:
     if model.kind == "torch":
         from inference.backends.torch import TorchRunner  # seconds, and a GPU where there is one
 
-        return TorchRunner(
-            model, n_ctx=launch.n_ctx, max_sequences=launch.max_sequences, threads=launch.threads
-        )
-    from inference.backends.llamacpp import LlamaCppRunner  # loads a C library; only where it is used
+        open_runner: Callable[..., Runner] = TorchRunner
+    else:
+        from inference.backends.llamacpp import LlamaCppRunner  # loads a C library; only where it is used
 
-    return LlamaCppRunner(
+        open_runner = LlamaCppRunner
+    return open_runner(
         model,
         cache=launch.home,
         n_ctx=launch.n_ctx,

@@ -41,6 +41,7 @@ class Lane:
         self.adapter = adapter
         self.running: list[Sequence] = []
         self.num_turns = 0
+        self.time_given = 0.0  # milliseconds that its steps were expected to take
         self._kv_cells = kv_cells
         # Slots are handed out from the low end: llama.cpp is faster with dense sequence ids.
         self._free_slots = list(reversed(range(max_sequences)))
@@ -120,6 +121,14 @@ class Lane:
         """Whether another sequence is computing the beginning of this one's prompt."""
         prefix = self._prefix_of.get(sequence)
         return prefix is not None and not prefix.is_ready and prefix.builder is not sequence
+
+    def awaited(self) -> list[Sequence]:
+        """Whose prompts people wait for: their own, and the beginnings that another is computing for them."""
+        people = [s for s in self.running if s.request.request_class == "interactive" and s.num_pending > 1]
+        if not people:
+            return []
+        builders = {self._prefix_of[s].builder: None for s in people if self.is_waiting(s)}
+        return [*builders, *(s for s in people if not self.is_waiting(s) and s not in builders)]
 
     def _prefix_for(self, sequence: Sequence) -> Prefix | None:
         ids = _shared_ids(sequence)

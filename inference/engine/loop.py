@@ -5,7 +5,7 @@ from collections.abc import Sequence as Seq
 
 from inference.backends import Runner, Sampled
 from inference.engine.messages import Batch, Cancel, Submit, ToEngine
-from inference.engine.scheduler import Limits, Scheduler, Step
+from inference.engine.scheduler import Limits, Row, Scheduler, Step
 from inference.engine.sequence import Sequence
 from inference.errors import AdapterUnavailable, EngineBusy, EngineError, InvalidRequest
 from inference.types import EngineStats, Event, FinishReason, Request
@@ -26,6 +26,7 @@ class Loop:
         self._recent_tokens = 0.0
         self._recent_seconds = 0.0
         self._num_steps = 0
+        self._num_guessed = self._num_true = 0
 
     @property
     def is_idle(self) -> bool:
@@ -42,6 +43,8 @@ class Loop:
             tokens_per_second=self._recent_tokens / self._recent_seconds if self._recent_seconds else 0.0,
             kv_used=sum(s.num_computed for s in running) + self._scheduler.num_prefix_tokens,
             num_parked=self._scheduler.num_parked,
+            num_guessed=self._num_guessed,
+            num_guessed_right=self._num_true,
             kv_cells=self._scheduler.limits.kv_cells * max(1, len(self._scheduler.lanes)),
             adapters=self._scheduler.adapters,
         )
@@ -123,11 +126,33 @@ class Loop:
         self._postprocess(step, sampled)
 
     def _postprocess(self, step: Step, sampled: list[Sampled]) -> None:
-        sampling = [row.sequence for row in step.rows if row.samples]
+        sampling = [row for row in step.rows if row.samples]
         for row in step.rows:
             row.sequence.num_computed += row.num_tokens
-        for sequence, one in zip(sampling, sampled, strict=True):
-            self._append(sequence, one)
+        for row, one in zip(sampling, sampled, strict=True):
+            num_ids = len(row.sequence.ids)
+            self._append(row.sequence, one)
+            if row.guesses:
+                self._check(row, num_ids)
+
+    def _check(self, row: Row, num_ids: int) -> None:
+        """Draw on, behind one guess after another, for as long as they are what was drawn.
+
+        `num_ids` are the ids before the pass; with fewer than one more some were taken back.
+        """
+        sequence, num_true = row.sequence, 0
+        for guess in row.guesses:
+            has_one_more = len(sequence.ids) == num_ids + num_true + 1
+            if sequence.is_over or not has_one_more or sequence.ids[-1] != guess:
+                break
+            num_true += 1
+            sequence.num_computed += 1
+            self._append(sequence, self._runner.draw_behind(sequence, num_true))
+        sequence.learn(num_guessed=len(row.guesses), num_true=num_true)
+        self._num_guessed += len(row.guesses)
+        self._num_true += num_true
+        if num_true < len(row.guesses) and not sequence.is_over:
+            self._runner.rewind(sequence)
 
     def _append(self, sequence: Sequence, sampled: Sampled) -> None:
         token_id = sampled.token_id
@@ -151,6 +176,7 @@ class Loop:
         self._runner.rewind(sequence)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        sequence.is_over = True
         self._scheduler.remove(sequence)
         self._runner.free(sequence)
         self._outbox.append((sequence.ticket, sequence.finish(reason)))

@@ -1,9 +1,10 @@
 """Which tokens are computed next. Plain Python: no weights, no clock, no thread.
 
-Sequences of one lane share a batch, and lanes take turns, so no adapter waits for another's texts
-to end. A sequence is admitted when its lane has cells for its longest possible answer. When
+Sequences of one lane share a batch, and lanes share the time, so no adapter waits for another's
+texts to end. A sequence is admitted when its lane has cells for its longest possible answer. When
 adapters outnumber lanes, or people wait behind a backlog, running texts are *parked*: the backend
 saves what they have computed, and they go on from there later. Nothing that runs is thrown out.
+While a person waits for a first word, batch texts pause.
 """
 
 from collections.abc import Iterator
@@ -12,12 +13,17 @@ from itertools import chain
 
 from inference.engine.costs import UNMEASURED, CostTable
 from inference.engine.lanes import Copy, Lane, Prefix
-from inference.engine.queue import BATCH_SHARE, FairQueue
+from inference.engine.queue import BATCH_SHARE, WEIGHTS, FairQueue
 from inference.engine.sequence import Sequence
 from inference.types import AdapterRef, RequestClass
 
 _MAX_SLOWDOWN = 2.0
-"""Of a step that writes for people, by batch texts or by the reading of a prompt beside it."""
+"""Of a step that writes, by batch texts or by the reading of a prompt beside it or before it."""
+
+_MAX_PAUSE = int(WEIGHTS["interactive"] / WEIGHTS["batch"])
+"""Steps in a row that may leave batch texts out for the sake of first words."""
+
+_MAX_GUESSING = 2  # texts; more of them fill a step by themselves
 
 _MIN_CHUNK = 16  # tokens of a prompt that are read in any case, so that its own first token comes
 
@@ -30,17 +36,23 @@ class Limits:
     kv_cells: int
     max_lanes: int = 3
     max_prefixes: int = 0
+    max_guesses: int = 0
     max_queued: int = 256
     step_tokens: int = 512
-    quantum: int = 32
+    quantum: int = 16
 
 
 @dataclass(frozen=True)
 class Row:
-    """The next pending tokens of one sequence; the last row of what is known samples a token."""
+    """The next pending tokens of one sequence; the last row of what is known samples a token.
+
+    `guesses` are tokens that may follow. They are computed as well, each with logits, and where
+    the tokens drawn are those guessed the pass has brought several.
+    """
 
     sequence: Sequence
     num_tokens: int
+    guesses: tuple[int, ...] = ()
 
     @property
     def token_ids(self) -> list[int]:
@@ -95,6 +107,7 @@ class Scheduler:
         self._queue = FairQueue()
         self._lanes: dict[str | None, Lane] = {}  # the lane that worked last stands last
         self._moves = _Moves()
+        self._pause = 0  # steps since batch texts had their last chance
         self.num_parked = 0
 
     @property
@@ -154,22 +167,22 @@ class Scheduler:
     def schedule(self) -> Step | None:
         """Admit what fits, then pick the lane whose turn it is: its decodes, then some prefill."""
         self._admit()
-        key = next((key for key, lane in self._lanes.items() if lane.running), None)
-        lane = self._lanes.get(key)
-        if lane is None or not lane.running:
+        key, lane = self._next_lane()
+        if lane is None:
             return None
         lookups = lane.lookups()
-        if not lookups:  # a lane that only looks for prefixes keeps its turn
-            self._lanes[key] = self._lanes.pop(key)
-            lane.num_turns += 1
-        moves, self._moves = self._moves, _Moves()
         built = lane.finished_prefixes()
         copies = [Copy(prefix.builder.slot, prefix.slot, len(prefix.ids)) for prefix in built]
         copies += lane.copies()
+        rows = () if lookups else tuple(self._rows(lane))
+        if rows:  # a lane that only looks for prefixes keeps its turn
+            self._lanes[key] = self._lanes.pop(key)
+            self._charge(lane, rows)
+        moves, self._moves = self._moves, _Moves()
         return Step(
             lane=key,
             adapter=lane.adapter,
-            rows=() if lookups else tuple(self._rows(lane)),
+            rows=rows,
             parked=tuple(moves.parked),
             closed=tuple(moves.closed),
             dropped=lane.dropped_slots(),
@@ -194,7 +207,14 @@ class Scheduler:
                 continue
             if not self._is_crowded or self._park_for(sequence):
                 self._queue.admit(sequence)
+                self._wake(lane)
                 lane.admit(sequence)
+
+    def _wake(self, lane: Lane) -> None:
+        """A lane that was idle starts level with the others and gains nothing for having been away."""
+        busy = [other.time_given for other in self._lanes.values() if other.running]
+        if busy and not lane.running:
+            lane.time_given = max(lane.time_given, min(busy))
 
     @property
     def _is_crowded(self) -> bool:
@@ -257,16 +277,41 @@ class Scheduler:
         self._moves.closed.append(over[0])
         return True
 
+    # --- whose turn ------------------------------------------------------------------------------
+
+    def _next_lane(self) -> tuple[str | None, Lane | None]:
+        """The lane that was given the least time; before it those in which a person waits for a word."""
+        busy = {key: lane for key, lane in self._lanes.items() if lane.running}
+        if self._may_pause:
+            first = {key: lane for key, lane in busy.items() if lane.awaited()}
+        else:
+            first = {key: lane for key, lane in busy.items() if any(map(_is_batch, lane.running))}
+        pool = first or busy
+        key = min(pool, key=lambda key: pool[key].time_given, default=None)
+        return key, pool.get(key)
+
+    def _charge(self, lane: Lane, rows: tuple[Row, ...]) -> None:
+        lane.num_turns += 1
+        lane.time_given += self._costs.of(sum(row.num_tokens + len(row.guesses) for row in rows))
+        self._pause = 0 if any(_is_batch(row.sequence) for row in rows) else self._pause + 1
+
+    @property
+    def _may_pause(self) -> bool:
+        """Whether batch texts may be left out of the next step."""
+        return self._pause < _MAX_PAUSE
+
     # --- rows ------------------------------------------------------------------------------------
 
     def _rows(self, lane: Lane) -> Iterator[Row]:
         """People's texts, as many batch texts as keep their step short enough, then prompts."""
         decodes = [sequence for sequence in lane.running if sequence.num_pending == 1]
-        decodes = self._fluent(lane, decodes)
-        yield from (Row(sequence, 1) for sequence in decodes)
         prompts = [s for s in lane.running if s.num_pending > 1 and not lane.is_waiting(s)]
-        prompts.sort(key=_is_batch)
-        budget = self._prefill_budget(decodes, prompts)
+        awaited = lane.awaited() if self._may_pause else []
+        if awaited:
+            decodes, prompts = [s for s in decodes if not _is_batch(s)], awaited
+        decodes = self._fluent(lane, decodes)
+        yield from self._with_guesses(decodes) if not prompts else (Row(s, 1) for s in decodes)
+        budget = self._prefill_budget(lane, decodes, awaited)
         for sequence in prompts:
             if num_tokens := min(_next_part(sequence), budget):
                 yield Row(sequence, num_tokens)
@@ -279,19 +324,37 @@ class Scheduler:
         if not people or not others:
             return decodes
         limit = _MAX_SLOWDOWN * self._costs.of(len(people))
-        chosen = others[: self._costs.most_within(limit, least=len(people), most=len(decodes)) - len(people)]
+        least = len(people) + (0 if self._may_pause else 1)
+        chosen = others[: self._costs.most_within(limit, least=least, most=len(decodes)) - len(people)]
         for sequence in chosen:  # behind those that had no turn
             lane.running.remove(sequence)
             lane.running.append(sequence)
         return people + chosen
 
-    def _prefill_budget(self, decodes: list[Sequence], prompts: list[Sequence]) -> int:
-        """Tokens of prompts in a step; a person who waits for a first word slows batch texts only."""
+    def _with_guesses(self, decodes: list[Sequence]) -> Iterator[Row]:
+        """Where few write, rows are nearly free, and a guess that comes true is a step saved."""
+        num_rows = len(decodes)
+        for sequence in decodes:
+            guesses: tuple[int, ...] = ()
+            if len(decodes) <= _MAX_GUESSING and not sequence.request.reproducible:
+                most = min(self.limits.max_guesses, sequence.max_ids - len(sequence.ids) - 1)
+                guesses = sequence.guess(self._costs, num_rows=num_rows, most=most)
+            num_rows += len(guesses)
+            yield Row(sequence, 1, guesses)
+
+    def _prefill_budget(self, lane: Lane, decodes: list[Sequence], awaited: list[Sequence]) -> int:
+        """Tokens of prompts in a step: few enough for the texts beside it and the people behind it.
+
+        A text that is to be reproducible is alone in its lane, and its prompt's parts are the same
+        whatever the others do.
+        """
+        others = [s for other in self._lanes.values() if other is not lane for s in other.running]
+        is_first = bool(awaited) and all(map(_is_batch, others))
+        is_alone = any(s.request.reproducible for s in lane.running)
         most = self.limits.step_tokens - len(decodes)
-        is_urgent = any(not _is_batch(s) for s in prompts) and all(map(_is_batch, decodes))
-        if not decodes or is_urgent:
+        if not decodes and (is_first or is_alone):
             return most
-        limit = _MAX_SLOWDOWN * self._costs.of(len(decodes))
+        limit = _MAX_SLOWDOWN * self._costs.of(len(decodes) or self.limits.max_sequences)
         least = len(decodes) + min(_MIN_CHUNK, most)
         return self._costs.most_within(limit, least=least, most=self.limits.step_tokens) - len(decodes)
 

@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Self
 
+from inference.engine.costs import CostTable
+from inference.engine.speculation import PromptLookup, worthwhile
 from inference.engine.terms import Terms
 from inference.engine.wanted import Pull, WantedTerms
 from inference.errors import InvalidRequest
@@ -57,6 +59,7 @@ class Sequence:
     num_computed: int = 0
     slot: int = -1
     is_stopped: bool = False
+    is_over: bool = False
     _decoder: codecs.IncrementalDecoder = field(
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
     )
@@ -68,6 +71,7 @@ class Sequence:
     _open: _Unit = field(default_factory=_Unit)
     _forbidden: dict[int, set[int]] = field(default_factory=dict)
     _num_rewinds: int = 0
+    _lookup: PromptLookup = field(default_factory=PromptLookup)
 
     @classmethod
     def start(
@@ -133,6 +137,21 @@ class Sequence:
         written = (self._sent + self._held_text).encode() + b"".join(self._open.pieces)
         self._wanted.look(written)
         return self._wanted.pulls(written), self._wanted.is_any_unsaid
+
+    def guess(self, costs: CostTable, *, num_rows: int, most: int) -> tuple[int, ...]:
+        """Tokens that may come next, as many as are likely to pay beside `num_rows` rows."""
+        if most < 1:
+            return ()
+        guesses = self._lookup.guess(
+            self.ids, worthwhile(self._lookup.share, costs, num_rows=num_rows, most=most)
+        )
+        if not guesses:
+            self._lookup.rest()
+        return guesses
+
+    def learn(self, *, num_guessed: int, num_true: int) -> None:
+        """How many of its guesses came true."""
+        self._lookup.learn(num_guessed=num_guessed, num_true=num_true)
 
     def append(self, token_id: int, piece: bytes, logprobs: TokenLogprobs | None = None) -> Event | None:
         """Take a sampled token in; an event comes back when its characters are complete and allowed.

@@ -13,6 +13,9 @@ from inference.engine.scheduler import Limits, Row, Scheduler, Step
 from inference.engine.sequence import Sequence
 from inference.types import AdapterRef, Request, RequestClass, Sampling
 
+STEEP = CostTable({1: 1.0, 2: 2.5, 512: 1000.0})
+"""A second row costs more than the first."""
+
 FINANCE = AdapterRef(sha256="finance", path="finance")
 SPORTS = AdapterRef(sha256="sports", path="sports")
 TRAVEL = AdapterRef(sha256="travel", path="travel")
@@ -276,6 +279,74 @@ def test_batch_texts_beside_people_are_as_many_as_the_costs_allow() -> None:
     rows = [plan(run_step(queue)) for _ in range(6)]
     assert all(len(row) == 4 and row[0] == (9, 1) for row in rows)
     assert {ticket for row in rows for ticket, _ in row} == {0, 1, 2, 3, 4, 5, 9}
+
+
+def test_batch_texts_pause_while_a_person_waits_for_a_first_word() -> None:
+    queue = scheduler(*(sequence(i, answer=50, request_class="batch") for i in range(4)))
+    run_step(queue)
+    queue.add(sequence(9, prompt=300))
+    assert plan(run_step(queue)) == [(9, 300)]
+    assert len(plan(run_step(queue))) == 5
+
+
+def test_people_who_keep_coming_cannot_stop_a_batch_text() -> None:
+    queue = scheduler(sequence(0, answer=50, request_class="batch"), max_sequences=100, kv_cells=100_000)
+    run_step(queue)
+    waits: list[int] = []
+    wait = 0
+    for ticket in range(1, 60):
+        queue.add(sequence(ticket, answer=1))
+        wrote_batch = any(row.sequence.ticket == 0 for row in run_step(queue).rows)
+        waits, wait = ([*waits, wait], 0) if wrote_batch else (waits, wait + 1)
+    assert len(waits) >= 5
+    assert max(waits) == 8
+
+
+def test_a_batch_text_gets_on_even_where_every_row_costs_as_much_as_a_step() -> None:
+    queue = scheduler(sequence(0, answer=90, prompt=1, request_class="batch"), costs=STEEP)
+    queue.add(sequence(1, answer=90, prompt=1))
+    rows = [ticket for _ in range(45) for ticket, _ in plan(run_step(queue))]
+    assert rows.count(0) == 5
+
+
+def test_a_step_of_a_backlog_is_short_in_case_a_person_comes() -> None:
+    """Sixteen rows cost 1.47 here, twice that buys 63."""
+    queue = scheduler(sequence(0, prompt=700, request_class="batch"))
+    assert plan(queue.schedule()) == [(0, 63)]
+
+
+def test_a_beginning_that_a_person_waits_for_comes_first_whoever_computes_it() -> None:
+    queue = scheduler(sequence(0, prompt=200, num_shared=190, request_class="batch"), max_prefixes=2)
+    run_step(queue)
+    run_step(queue)
+    queue.add(sequence(9, prompt=200, num_shared=190))
+    assert plan(run_step(queue)) == [(0, 127)]
+    assert plan(run_step(queue)) == [(9, 10)]
+
+
+def test_prompts_of_two_adapters_are_read_side_by_side() -> None:
+    queue = scheduler(sequence(0, prompt=120, adapter=FINANCE), sequence(1, prompt=120, adapter=SPORTS))
+    steps = [plan(run_step(queue)) for _ in range(4)]
+    assert steps == [[(0, 63)], [(1, 63)], [(0, 57)], [(1, 57)]]
+
+
+def test_lanes_get_the_same_time_and_not_the_same_turns() -> None:
+    """Eight texts cost four times one."""
+    queue = scheduler(costs=CostTable({1: 1.0, 8: 4.0, 512: 256.0}), max_sequences=9)
+    queue.add(sequence(8, answer=90, prompt=1, adapter=FINANCE))
+    for ticket in range(8):
+        queue.add(sequence(ticket, answer=90, prompt=1))
+    turns = [run_step(queue).adapter for _ in range(50)]
+    assert turns.count(FINANCE) == 40
+
+
+def test_a_lane_that_was_away_starts_level_with_the_others() -> None:
+    queue = scheduler(sequence(0, answer=100, prompt=1))
+    for _ in range(20):
+        run_step(queue)
+    queue.add(sequence(1, answer=100, prompt=1, adapter=FINANCE))
+    turns = [run_step(queue).adapter for _ in range(20)]
+    assert turns.count(FINANCE) == 10
 
 
 def test_one_computes_the_shared_beginning_and_the_others_wait_for_it() -> None:

@@ -26,11 +26,12 @@ from inference import (
     adapters,
 )
 from inference.backends.torch import TorchRunner
+from inference.backends.torch_costs import blank_rows
 from inference.engine.loop import Loop
 from inference.engine.messages import Batch, Cancel, Submit
 from inference.engine.scheduler import Limits
 from inference.models import ResolvedModel, resolve
-from tests.support.families import save_lora, write_family, write_sentencepiece
+from tests.support.families import save_lora, save_soft_prompt, write_family, write_sentencepiece
 
 # peft 0.21 asks transformers 5.23 for a property by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -326,6 +327,7 @@ def test_more_adapters_than_lanes_replace_each_other(
     together = write_all(runner, [request(adapter=ref) for ref in refs * 2], hectic)
     assert [ids(events) for events in together] == first * 2
     assert write(runner, request()) == before
+    assert len({ref.sha256 for ref in refs} & set(runner._adapters.names)) <= hectic.max_lanes
 
 
 def test_what_does_not_fit_is_refused_and_harms_nobody(
@@ -361,11 +363,125 @@ def test_an_adapter_with_other_layers_than_the_model_is_refused(
     assert write(runner, request())
 
 
+# --- soft prompts --------------------------------------------------------------------------------
+
+
+def seal_soft_prompt(base: Path, folder: Path, kind: str, **options: Any) -> tuple[AdapterRef, Any]:
+    """A sealed soft prompt, and the model with it as peft runs it."""
+    adapted = save_soft_prompt(base, folder, kind, **options)
+    return AdapterRef(sha256=adapters.seal(folder, base_sha256=BASE).sha256, path=str(folder)), adapted
+
+
+def likeliest(adapted: Any, runner: TorchRunner, request: Request) -> tuple[int, ...]:
+    """What peft's model writes greedily when it reads everything anew for every token."""
+    known = runner.encode(request)
+    answer: list[int] = []
+    while len(answer) < request.sampling.max_tokens:
+        with torch.no_grad():
+            logits = adapted(input_ids=torch.tensor([known + answer])).logits
+        token_id = int(logits[0, -1, : runner._vocabulary.num_tokens].argmax())
+        if runner.is_end(token_id):
+            break
+        answer.append(token_id)
+    return tuple(answer)
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"])
+def test_a_soft_prompt_works_as_in_peft(runner: TorchRunner, folder: Path, tmp_path: Path, kind: str) -> None:
+    soft, adapted = seal_soft_prompt(folder, tmp_path / "soft", kind)
+    for subject in ("tulips", "a much longer subject, with many more words in it"):
+        one = request(subject, adapter=soft)
+        written = write(runner, one)
+        assert written == likeliest(adapted, runner, one)
+        assert written != write(runner, request(subject))
+
+
+def test_texts_of_soft_prompts_keep_company(runner: TorchRunner, folder: Path, tmp_path: Path) -> None:
+    """They join, share beginnings, are parked and resumed, beside LoRAs and the bare model."""
+    refs = [
+        None,
+        seal_lora(folder, tmp_path / "lora", r=4, lora_alpha=64)[0],
+        seal_soft_prompt(folder, tmp_path / "prompt", "PROMPT_TUNING")[0],
+        seal_soft_prompt(folder, tmp_path / "prefix", "PREFIX_TUNING", num_tokens=3)[0],
+    ]
+    style = {"role": "system", "text": "Style: news of the harbour, in short and plain sentences."}
+    requests = [
+        replace(request(subject, adapter=ref), messages=(style, {"role": "user", "text": subject}))  # type: ignore[arg-type]
+        for subject in ("tulips", "ferry", "library at nine")
+        for ref in refs
+    ]
+    alone = [write(runner, one, replace(LIMITS, max_prefixes=0)) for one in requests]
+    hectic = replace(LIMITS, max_lanes=2, quantum=1, step_tokens=24)
+    assert [ids(events) for events in write_all(runner, requests, hectic)] == alone
+
+
+def test_a_soft_prompt_takes_no_cells_of_texts(runner: TorchRunner, folder: Path, tmp_path: Path) -> None:
+    """Texts that fill all cells of a lane also fit in one with virtual tokens."""
+    soft, _ = seal_soft_prompt(folder, tmp_path / "soft", "PROMPT_TUNING", num_tokens=16)
+    long = request(sampling=replace(GREEDY, max_tokens=100), adapter=soft)
+    alone = write(runner, long)
+    assert [ids(events) for events in write_all(runner, [long] * 4)] == [alone] * 4
+
+
+def test_a_text_that_the_virtual_tokens_leave_no_room_for_is_refused(
+    runner: TorchRunner, folder: Path, tmp_path: Path
+) -> None:
+    soft, _ = seal_soft_prompt(folder, tmp_path / "soft", "PROMPT_TUNING")
+    endless = replace(GREEDY, max_tokens=300)
+    with pytest.raises(InvalidRequest, match="in the 250 tokens that this adapter leaves"):
+        write(runner, request(sampling=endless, adapter=soft))
+    assert write(runner, request(sampling=endless))
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING"])
+def test_a_soft_prompt_of_another_model_is_refused(
+    runner: TorchRunner, folder: Path, tmp_path: Path, kind: str
+) -> None:
+    before = write(runner, request())
+    wide = write_model(tmp_path / "wide", hidden_size=32, num_hidden_layers=3)
+    ref, _ = seal_soft_prompt(wide, tmp_path / "soft", kind)
+    with pytest.raises(AdapterUnavailable, match="numbers for a token and this model needs"):
+        write(runner, request(adapter=ref))
+    assert write(runner, request()) == before
+
+
+# --- costs and memory ----------------------------------------------------------------------------
+
+
+def test_costs_are_measured_and_kept_for_this_device_and_type(folder: Path, tmp_path: Path) -> None:
+    model = ResolvedModel(kind="torch", location=str(folder), name="tiny", sha256=BASE)
+    first, second = (
+        TorchRunner(model, n_ctx=N_CTX, max_sequences=4, threads=None, cache=tmp_path) for _ in range(2)
+    )
+    sizes = (1, 4, 64, 200)
+    assert [first.costs.of(n) for n in sizes] == [second.costs.of(n) for n in sizes]
+    assert len(list((tmp_path / "costs").iterdir())) == 1
+    TorchRunner(model, n_ctx=N_CTX, max_sequences=3, threads=None, cache=tmp_path)
+    assert len(list((tmp_path / "costs").iterdir())) == 2
+
+
+def test_blank_passes_leave_no_cells_behind(folder: Path) -> None:
+    """The first text after the start has the whole lane, and its tokens are those of any other time."""
+    fresh = open_runner(folder)
+    assert fresh._lanes == {}
+    first = write(fresh, request())
+    assert write(fresh, request()) == first
+    assert fresh.max_lanes >= 1
+
+
+@pytest.mark.parametrize(("size", "num_tokens"), [(3, [1, 1, 1]), (4, [1] * 4), (20, [1, 1, 1, 1, 16])])
+def test_a_blank_pass_is_new_tokens_of_texts_then_a_prompt(size: int, num_tokens: list[int]) -> None:
+    rows = blank_rows(size, max_sequences=4)
+    assert [row.num_tokens for row in rows] == num_tokens
+    assert [row.samples for row in rows] == [number < 4 for number in range(len(rows))]
+    assert [row.sequence.slot for row in rows] == list(range(len(rows)))
+
+
 # --- tokens and bytes ----------------------------------------------------------------------------
 
 
 def test_every_byte_has_its_piece(runner: TorchRunner) -> None:
-    pieces = set(runner._ids_of_pieces)
+    pieces = set(runner._drawer.ids_of_pieces)
     assert {bytes([byte]) for byte in range(256)} <= pieces
     assert len(pre_tokenizers.ByteLevel.alphabet()) == 256
     text = "Grüße aus Köln, 老电车站 👩‍🚀\r\n\t  end"

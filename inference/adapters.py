@@ -1,7 +1,9 @@
-"""The adapter folder: PEFT weights, their GGUF twin, and a manifest that seals both.
+"""The adapter folder: PEFT weights, their GGUF twin where there is one, and a manifest that seals them.
 
 An adapter is named by the SHA-256 of its manifest, which lists every file with size and hash, so
-one short string stands for exact bytes on every machine.
+one short string stands for exact bytes on every machine. Its kind is the `peft_type` of its config:
+LORA, or one of the soft prompts, which are virtual tokens in front of every text and have no GGUF
+form. Of p-tuning peft saves what its encoder has made: virtual tokens as in prompt tuning.
 """
 
 import json
@@ -18,7 +20,13 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 GGUF_NAME = "adapter.gguf"
 MANIFEST_NAME = "MANIFEST.json"
 
-_FILE_NAMES = (CONFIG_NAME, WEIGHTS_NAME, GGUF_NAME)
+LORA = "LORA"
+PREFIX_TUNING = "PREFIX_TUNING"
+PROMPT_TUNING = ("PROMPT_TUNING", "P_TUNING")
+KINDS = (LORA, PREFIX_TUNING, *PROMPT_TUNING)
+
+_PEFT_NAMES = (CONFIG_NAME, WEIGHTS_NAME)
+_ALL_NAMES = (*_PEFT_NAMES, GGUF_NAME)
 _FORMAT = 1
 
 
@@ -48,8 +56,11 @@ class Manifest:
 
 
 def seal(folder: Path, *, base_sha256: str) -> Manifest:
-    """Write MANIFEST.json over the three files; after this the folder must not change."""
-    manifest = Manifest(base_sha256=base_sha256, files=tuple(_entry(folder / name) for name in _FILE_NAMES))
+    """Write MANIFEST.json over the files of the adapter's kind; after this the folder must not change.
+
+    adapter.gguf may be missing for soft prompts and for DoRA, which GGUF cannot carry.
+    """
+    manifest = Manifest(base_sha256=base_sha256, files=tuple(_entry(folder / n) for n in _file_names(folder)))
     fresh = folder / f"{MANIFEST_NAME}.new"
     with fresh.open("w") as file:
         file.write(manifest.to_json())
@@ -80,6 +91,50 @@ def check(folder: Path, *, sha256: str | None = None, base_sha256: str | None = 
     return manifest
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """What peft notes of an adapter. Raises AdapterUnavailable."""
+    path = folder / CONFIG_NAME
+    try:
+        config = json.loads(path.read_bytes())
+    except OSError as error:
+        raise AdapterUnavailable(f"{path} cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise AdapterUnavailable(f"{path} is not JSON; save the adapter again") from error
+    if not isinstance(config, dict):
+        raise AdapterUnavailable(f"{path} is no config of an adapter; save the adapter again")
+    return config
+
+
+def kind_of(config: dict[str, Any]) -> str:
+    """One of KINDS. Raises AdapterUnavailable for kinds that no backend can run."""
+    kind = str(config.get("peft_type", LORA))
+    if kind not in KINDS:
+        raise AdapterUnavailable(
+            f"adapters of the kind {kind} cannot be run; train one of these: {', '.join(KINDS)}"
+        )
+    return kind
+
+
+def num_virtual_tokens(config: dict[str, Any]) -> int:
+    """How many positions of the context a soft prompt takes in front of every text; 0 for a LoRA."""
+    if kind_of(config) == LORA:
+        return 0
+    number = config.get("num_virtual_tokens")
+    if not isinstance(number, int) or number < 1:
+        raise AdapterUnavailable(
+            f"num_virtual_tokens of a soft prompt must be 1 or more, not {number!r}; save the adapter again"
+        )
+    return number
+
+
+def _file_names(folder: Path) -> tuple[str, ...]:
+    if (folder / GGUF_NAME).exists():
+        return _ALL_NAMES
+    config = read_config(folder)
+    has_no_gguf = kind_of(config) != LORA or config.get("use_dora")
+    return _PEFT_NAMES if has_no_gguf else _ALL_NAMES
+
+
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     try:
@@ -95,7 +150,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
     if content.pop("format") != _FORMAT:
         raise ValueError("unknown format")
     files = tuple(FileEntry(**entry) for entry in content.pop("files"))
-    if tuple(entry.name for entry in files) != _FILE_NAMES:
+    if tuple(entry.name for entry in files) not in (_ALL_NAMES, _PEFT_NAMES):
         raise ValueError("unknown files")
     return Manifest(files=files, **content)
 

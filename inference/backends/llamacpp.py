@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from functools import cached_property
 from hashlib import sha256
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from llama_cpp import llama_cpp as llama
 from inference import adapters
 from inference.backends import Sampled
 from inference.backends.llamacpp_costs import measured_costs
-from inference.backends.llamacpp_lane import BATCH_TOKENS, Batch, LlamaLane
+from inference.backends.llamacpp_lane import BATCH_TOKENS, Batch, LlamaLane, kv_bytes
 from inference.backends.llamacpp_sampler import grammar_of, grammar_stage
+from inference.backends.llamacpp_soft import SoftPrompt, read_soft_prompt
 from inference.backends.prefixes import PrefixStore
 from inference.backends.sampling import pulled
 from inference.backends.threads import ThreadGovernor, physical_cores, read_counters
@@ -32,13 +34,15 @@ from inference.engine.lanes import Prefix
 from inference.engine.scheduler import Parked, Row, Step
 from inference.engine.sequence import Sequence
 from inference.engine.wanted import END_PULL
-from inference.errors import AdapterUnavailable, ModelUnavailable
+from inference.errors import AdapterUnavailable, InvalidRequest, ModelUnavailable
 from inference.models import ResolvedModel
+from inference.sizing import lanes_within, read_memory
 from inference.types import AdapterRef, ModelInfo, Request, TokenLogprobs
 
 logger = logging.getLogger(__name__)
 
 _GGML_LOG_ERROR = 4
+_CELLS_STEP = 256  # llama.cpp allocates no fewer
 
 _last_errors: deque[str] = deque(maxlen=1)
 
@@ -59,6 +63,7 @@ class LlamaCppRunner:
     """Implements `inference.backends.Runner`."""
 
     max_prefixes = 16
+    max_guesses = 8
 
     def __init__(
         self, model: ResolvedModel, *, cache: Path, n_ctx: int, max_sequences: int, threads: int | None
@@ -69,13 +74,16 @@ class LlamaCppRunner:
         self._vocab = llama.llama_model_get_vocab(self._model)
         self._num_vocab = llama.llama_vocab_n_tokens(self._vocab)
         self._check_scaffold(model.path)
-        self._context_params = _context_params(n_ctx, max_sequences + self.max_prefixes)
+        self.max_lanes = lanes_within(read_memory().available, lane=kv_bytes(self._model, n_ctx))
+        self._num_cells, self._num_slots = n_ctx, max_sequences + self.max_prefixes
         self._threads = ThreadGovernor(threads or physical_cores(), read=read_counters)
         self._batch = Batch()
         self._prefixes = PrefixStore(cache / "prefixes")
         self._lanes: dict[str | None, LlamaLane] = {}
         self._spare: list[LlamaLane] = []
-        self._parked: dict[int, bytes] = {}
+        self._virtual: dict[str, int] = {}  # by SHA-256 of the adapter
+        self._parked: dict[int, memoryview] = {}
+        self._indices: dict[Sequence, int] = {}  # where in the batch the logits of a row begin
         self._pieces: dict[int, bytes] = {}
         self.info = ModelInfo(
             name=model.name,
@@ -92,7 +100,9 @@ class LlamaCppRunner:
     def encode(self, request: Request) -> list[int]:
         if grammar := grammar_of(request.sampling):
             llama.llama_sampler_free(grammar_stage(self._vocab, grammar))
-        return prompt_ids(request.messages, self._tokenize)
+        ids = prompt_ids(request.messages, self._tokenize)
+        self._check_room(request, len(ids))
+        return ids
 
     def run(self, step: Step) -> list[Sampled]:
         self._park(step.parked)
@@ -103,13 +113,12 @@ class LlamaCppRunner:
         if not step.rows:
             return []
         self._batch.clear()
-        indices = [self._add_row(lane, row) for row in step.rows]
+        self._indices = {row.sequence: self._add_row(lane, row) for row in step.rows}
         self._batch.run(lane, threads=self._threads.look())
-        return [
-            self._draw(lane, row.sequence, index)
-            for row, index in zip(step.rows, indices, strict=True)
-            if row.samples
-        ]
+        return [self.draw_behind(row.sequence, 0) for row in step.rows if row.samples]
+
+    def draw_behind(self, sequence: Sequence, number: int) -> Sampled:
+        return self._draw(self._lanes[sequence.lane], sequence, self._indices[sequence] + number)
 
     def piece(self, token_id: int) -> bytes:
         if token_id not in self._pieces:
@@ -166,11 +175,40 @@ class LlamaCppRunner:
         return self._lanes[key]
 
     def _open_lane(self, adapter: AdapterRef | None) -> LlamaLane:
-        lora = self._load_adapter(adapter) if adapter else None
-        lane = self._spare.pop() if self._spare else LlamaLane(self._model, self._context_params)
-        if lora:
-            lane.set_adapter(lora)
+        if adapter is None:
+            return self._blank_lane(_context_params(self._num_cells, self._num_slots))
+        folder = Path(adapter.path)
+        adapters.check(folder, sha256=adapter.sha256, base_sha256=self.info.sha256)
+        if self._num_virtual(adapter):
+            return self._open_soft(read_soft_prompt(folder, self._model))
+        lora = self._load_lora(folder)
+        lane = self._blank_lane(_context_params(self._num_cells, self._num_slots))
+        lane.set_adapter(lora)
         return lane
+
+    def _open_soft(self, soft: SoftPrompt) -> LlamaLane:
+        """A lane with a slot and cells more than others, so that texts may be as long as elsewhere."""
+        num_cells = ceil((self._num_cells + soft.num_tokens) / _CELLS_STEP) * _CELLS_STEP
+        params = _context_params(num_cells, self._num_slots + 1, needs_flash=soft.needs_flash)
+        lane = self._blank_lane(params)
+        try:
+            soft.fill(lane, lane.soft_slot, threads=self._threads.look())
+        except AdapterUnavailable:
+            lane.clear()
+            self._spare.append(lane)
+            raise
+        lane.begin_with(soft.num_tokens)
+        return lane
+
+    def _blank_lane(self, params: Any) -> LlamaLane:
+        """A spare context of the same kind, or a new one in place of a spare one of another kind."""
+        for lane in self._spare:
+            if lane.is_like(params):
+                self._spare.remove(lane)
+                return lane
+        if self._spare:
+            self._spare.pop().close()
+        return LlamaLane(self._model, params)
 
     def _close_lane(self, key: str | None) -> None:
         """Cells are expensive to allocate: the next adapter gets the context."""
@@ -178,10 +216,33 @@ class LlamaCppRunner:
             lane.clear()
             self._spare.append(lane)
 
-    def _load_adapter(self, adapter: AdapterRef) -> Any:
-        folder = Path(adapter.path)
-        adapters.check(folder, sha256=adapter.sha256, base_sha256=self.info.sha256)
+    def _check_room(self, request: Request, num_prompt: int) -> None:
+        """Virtual tokens take positions too, and the model was trained on so many and no more."""
+        num_virtual = self._num_virtual(request.adapter)
+        longest = min(num_prompt + request.sampling.max_tokens, self.info.context_length)
+        most = llama.llama_model_n_ctx_train(self._model) - num_virtual
+        if num_virtual and longest > most:
+            raise InvalidRequest(
+                f"the prompt ({num_prompt} tokens) and an answer of {request.sampling.max_tokens} do not "
+                f"fit in the {most} tokens that this adapter leaves of the context; ask for a shorter text"
+            )
+
+    def _num_virtual(self, adapter: AdapterRef | None) -> int:
+        """Tokens of an adapter's soft prompt, if it is one."""
+        if adapter is None:
+            return 0
+        if adapter.sha256 not in self._virtual:
+            config = adapters.read_config(Path(adapter.path))
+            self._virtual[adapter.sha256] = adapters.num_virtual_tokens(config)
+        return self._virtual[adapter.sha256]
+
+    def _load_lora(self, folder: Path) -> Any:
         path = folder / adapters.GGUF_NAME
+        if adapters.read_config(folder).get("use_dora") or not path.exists():
+            raise AdapterUnavailable(
+                f"the adapter in {folder} uses DoRA, which llama.cpp does not know; run the model with the "
+                "torch backend (GALLEY_MODEL=torch:FOLDER), or train without use_dora"
+            )
         lora = llama.llama_adapter_lora_init(self._model, os.fsencode(path))
         if not lora:
             raise AdapterUnavailable(f"llama.cpp cannot read {path}{_reason()}; train or export it again")
@@ -199,20 +260,20 @@ class LlamaCppRunner:
         for slot in step.dropped:
             lane.free(slot)
         for prefix in step.lookups:
-            state = self._prefixes.load(self._prefix_name(step.adapter, prefix))
+            state = self._prefixes.load(self._prefix_name(lane, step.adapter, prefix))
             prefix.is_ready = state is not None and lane.restore(prefix.slot, state)
         for copy in step.copies:
             lane.copy(copy.source, copy.target, copy.num_tokens)
         for prefix in step.built:
-            self._prefixes.save(self._prefix_name(step.adapter, prefix), lane.save(prefix.slot))
+            self._prefixes.save(self._prefix_name(lane, step.adapter, prefix), lane.save(prefix.slot))
 
-    def _prefix_name(self, adapter: AdapterRef | None, prefix: Prefix) -> str:
+    def _prefix_name(self, lane: LlamaLane, adapter: AdapterRef | None, prefix: Prefix) -> str:
         """Whatever the computed state depends on."""
         key = (
             llama_cpp.__version__,
             self.info.sha256,
             adapter.sha256 if adapter else None,
-            self._context_params.flash_attn_type,
+            lane.params.flash_attn_type,
             prefix.ids,
         )
         return sha256(repr(key).encode()).hexdigest()
@@ -220,7 +281,9 @@ class LlamaCppRunner:
     def _add_row(self, lane: LlamaLane, row: Row) -> int:
         if state := self._parked.pop(row.sequence.ticket, None):
             lane.restore(row.sequence.slot, state)
-        return self._batch.add_row(row)
+        elif row.sequence.num_computed == 0:
+            lane.begin(row.sequence.slot)
+        return self._batch.add_row(row, num_virtual=lane.num_virtual)
 
     # --- drawing ---------------------------------------------------------------------------------
 
@@ -283,13 +346,15 @@ def _reason() -> str:
     return f" ({_last_errors[-1]})" if _last_errors else ""
 
 
-def _context_params(n_ctx: int, max_sequences: int) -> Any:
+def _context_params(n_ctx: int, num_slots: int, *, needs_flash: bool = False) -> Any:
     params = llama.llama_context_default_params()
     params.n_ctx = n_ctx
     params.n_batch = params.n_ubatch = BATCH_TOKENS
-    params.n_seq_max = max_sequences
+    params.n_seq_max = num_slots
     params.kv_unified = True
-    if not llama.llama_supports_gpu_offload():
+    if needs_flash:
+        params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    elif not llama.llama_supports_gpu_offload():
         # On a CPU flash attention walks every cell of every sequence for each row: the model that
         # ships needs 8.4 ms for 8 rows with it and 4.7 ms without (one thread, 150-token answers).
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED

@@ -56,6 +56,66 @@ def test_nothing_is_sealed_while_a_file_is_missing(folder: Path) -> None:
     assert not (folder / adapters.MANIFEST_NAME).exists()
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"peft_type": "PREFIX_TUNING"},
+        {"peft_type": "PROMPT_TUNING"},
+        {"peft_type": "P_TUNING"},
+        {"peft_type": "LORA", "use_dora": True},
+    ],
+    ids=str,
+)
+def test_what_gguf_cannot_carry_is_sealed_without_it(folder: Path, config: dict[str, object]) -> None:
+    (folder / adapters.CONFIG_NAME).write_text(json.dumps(config))
+    (folder / adapters.GGUF_NAME).unlink()
+    sealed = adapters.seal(folder, base_sha256=BASE)
+    assert [entry.name for entry in sealed.files] == [adapters.CONFIG_NAME, adapters.WEIGHTS_NAME]
+    assert adapters.check(folder, sha256=sealed.sha256, base_sha256=BASE) == sealed
+
+
+def test_a_plain_lora_needs_its_gguf(folder: Path) -> None:
+    (folder / adapters.GGUF_NAME).unlink()
+    for config in ("{}", '{"peft_type": "LORA", "use_dora": false}'):
+        (folder / adapters.CONFIG_NAME).write_text(config)
+        with pytest.raises(AdapterUnavailable, match=r"adapter\.gguf cannot be read"):
+            adapters.seal(folder, base_sha256=BASE)
+
+
+def test_a_kind_that_nothing_runs_is_not_sealed(folder: Path) -> None:
+    (folder / adapters.GGUF_NAME).unlink()
+    (folder / adapters.CONFIG_NAME).write_text('{"peft_type": "IA3"}')
+    with pytest.raises(AdapterUnavailable, match="adapters of the kind IA3 cannot be run"):
+        adapters.seal(folder, base_sha256=BASE)
+
+
+def test_a_manifest_of_old_keeps_its_name(folder: Path) -> None:
+    """Sealed before there were other kinds than LoRA."""
+    assert adapters.seal(folder, base_sha256=BASE).sha256 == (
+        "9f58d4eb0bcac8bdebc4d88e8287825783df8dbea76a73f381361b0fdd218d96"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "number"),
+    [
+        ({}, 0),
+        ({"peft_type": "LORA", "num_virtual_tokens": 9}, 0),
+        ({"peft_type": "P_TUNING", "num_virtual_tokens": 9}, 9),
+    ],
+    ids=str,
+)
+def test_virtual_tokens_are_counted(config: dict[str, object], number: int) -> None:
+    assert adapters.num_virtual_tokens(config) == number
+
+
+@pytest.mark.parametrize("content", ["not json", "[]"])
+def test_a_config_that_is_none_is_refused(folder: Path, content: str) -> None:
+    (folder / adapters.CONFIG_NAME).write_text(content)
+    with pytest.raises(AdapterUnavailable, match=r"adapter_config\.json is no"):
+        adapters.read_config(folder)
+
+
 def test_another_adapter_or_another_base_is_refused(folder: Path) -> None:
     adapters.seal(folder, base_sha256=BASE)
     with pytest.raises(AdapterUnavailable, match="holds adapter"):

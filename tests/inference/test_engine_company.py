@@ -1,11 +1,6 @@
-"""The company that a text keeps does not change it: shared prompts, parking, lanes that rotate.
-
-Kernels round differently for different numbers of rows. So a token may differ where the model's
-first two choices are as close as that noise, and nowhere else.
-"""
+"""The company that a text keeps does not change it: shared prompts, parking, lanes that rotate."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +14,9 @@ from inference.engine.messages import Cancel, Submit
 from inference.engine.scheduler import Limits
 from inference.models import resolve
 from inference.types import Event, RequestClass
+from tests.support.company import drive, num_near_ties, write
 from tests.support.random_gguf import write_adapter, write_model
 
-_NOISE = 0.02  # nats
 _STYLE = "a style that many briefs have in common, with rules enough to be worth keeping "
 _LIMITS = Limits(max_sequences=3, kv_cells=1024, max_lanes=2, max_prefixes=2, quantum=4, step_tokens=64)
 
@@ -55,37 +50,8 @@ def request(number: int, *, style: str = _STYLE, **options: Any) -> Request:
     )
 
 
-def drive(loop: Loop, *messages: Submit | Cancel) -> Iterator[tuple[int, Event]]:
-    """Turns until nothing is left to do."""
-    inbox = list(messages)
-    while inbox or not loop.is_idle:
-        for ticket, item in loop.turn(inbox).items:
-            assert isinstance(item, Event), item
-            yield ticket, item
-        inbox = []
-
-
-def write(loop: Loop, requests: list[Request]) -> list[list[Event]]:
-    written: list[list[Event]] = [[] for _ in requests]
-    for ticket, event in drive(loop, *(Submit(i, each) for i, each in enumerate(requests))):
-        written[ticket].append(event)
-    return written
-
-
 def alone(runner: LlamaCppRunner, asked: Request) -> list[Event]:
     return write(Loop(runner, replace(_LIMITS, max_prefixes=0, step_tokens=512)), [asked])[0]
-
-
-def num_near_ties(text: list[Event], reference: list[Event]) -> int:
-    """0 for the same tokens, 1 where they part at a near-tie. Anything else fails."""
-    ids, expected = ([n for event in events for n in event.token_ids] for events in (text, reference))
-    if ids == expected:
-        return 0
-    at = next(i for i, (a, b) in enumerate(zip(ids, expected, strict=True)) if a != b)
-    token = [one for event in reference for one in event.logprobs][at]
-    (_, first), (_, second), *_ = token.alternatives
-    assert first - second < _NOISE, f"another token at {at}, where the first choice leads by {first - second}"
-    return 1
 
 
 def test_texts_are_the_same_in_any_company(runner: LlamaCppRunner, adapters: list[AdapterRef | None]) -> None:

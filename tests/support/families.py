@@ -76,6 +76,24 @@ def save_lora(base: Path, folder: Path, **options: Any) -> Any:
     return adapted
 
 
+def save_soft_prompt(base: Path, folder: Path, kind: str, *, num_tokens: int = 6, **options: Any) -> Any:
+    """Save random virtual tokens, of a `kind` by its name in peft; return the adapted model."""
+    import torch
+    from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(3)
+    kinds = {
+        "PREFIX_TUNING": PrefixTuningConfig,
+        "PROMPT_TUNING": PromptTuningConfig,
+        "P_TUNING": PromptEncoderConfig,
+    }
+    config = kinds[kind](task_type="CAUSAL_LM", num_virtual_tokens=num_tokens, **options)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).eval()
+    adapted.save_pretrained(str(folder))
+    return adapted
+
+
 def write_byte_level(folder: Path, *, composes: bool = False) -> None:
     """Byte-level BPE that splits words as Qwen2 does, with Qwen's normalizer on request."""
     from tokenizers import (

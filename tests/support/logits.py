@@ -82,8 +82,9 @@ def llama_logits(path: Path, ids: Sequence[int], adapter: Path | None = None) ->
 
 
 def torch_logits(model: Any, ids: Sequence[int]) -> Logits:
+    """Without the rows of virtual tokens, which prompt tuning puts in front."""
     with torch.no_grad():
-        found: Logits = model(torch.tensor([list(ids)])).logits[0].float().numpy()
+        found: Logits = model(torch.tensor([list(ids)])).logits[0, -len(ids) :].float().numpy()
     return found
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+ONLY = tuple(filter(None, os.environ.get("BENCH_ONLY", "").split(",")))
+"""Sections of a bench to be measured, where it has any; all by default."""
+
 _PACKAGES = ("django", "celery", "channels", "torch", "transformers", "peft", "llama-cpp-python")
 
 
@@ -39,21 +42,29 @@ def machine() -> dict[str, Any]:
 
 
 def keep(name: str, rows: Sequence[Row]) -> Path:
-    """Write the result beside the earlier ones of its name; the file in git is the newest."""
+    """Write the result beside the earlier ones of its name; the file in git is the newest.
+
+    Some sections alone are kept under their own names: they do not replace the whole.
+    """
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = RESULTS / f"{'-'.join((name, *ONLY))}.json"
     content = {"name": name, "machine": machine(), "rows": [asdict(row) for row in rows]}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return path
 
 
 def table(rows: Sequence[Row]) -> str:
-    lines = [f"{'claim':<58} {'figure':>12} {'peer or limit':<26} {'bar':<22} holds"]
-    for row in rows:
-        figure = f"{row.figure:.4g} {row.unit}".strip()
-        verdict = ("yes" if row.holds else "NO") if row.bar else "-"
-        lines.append(f"{row.claim:<58} {figure:>12} {row.peer:<26} {row.bar:<22} {verdict}")
-    return "\n".join(lines)
+    lines = [("claim", "figure", "peer or limit", "bar", "holds"), *map(_cells, rows)]
+    claim, figure, peer, bar, _ = (max(map(len, column)) for column in zip(*lines, strict=True))
+    return "\n".join(
+        f"{line[0]:<{claim}} {line[1]:>{figure}} {line[2]:<{peer}} {line[3]:<{bar}} {line[4]}"
+        for line in lines
+    )
+
+
+def _cells(row: Row) -> tuple[str, str, str, str, str]:
+    verdict = ("yes" if row.holds else "NO") if row.bar else "-"
+    return row.claim, f"{row.figure:.4g} {row.unit}".strip(), row.peer, row.bar, verdict
 
 
 def _version(package: str) -> str:

@@ -83,7 +83,8 @@ class Prompts:
         self._vocab = Llama(str(model), vocab_only=True, verbose=False)
 
     def brief(self, name: str, *, style: str = "Style: news", adapter: int | None = None) -> Brief:
-        subject = f"Subject: the library by the river, number {name}\nLength: 200 words"
+        """Briefs of different names differ from the beginning, as people's do: only the style is shared."""
+        subject = f"Subject: number {name}, the library by the river\nLength: 200 words"
         messages: tuple[Message, ...] = (
             {"role": "system", "text": style},
             {"role": "user", "text": subject},

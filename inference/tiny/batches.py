@@ -1,18 +1,16 @@
 """Packed training batches, made on the fly: batch number i is the same on every machine."""
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from tokenizers import Tokenizer
 from torch.utils.data import DataLoader, Dataset
 
 from inference.chat import Tokenize, completion_ids, prompt_ids
 from inference.tiny.corpus import make_pair
-from inference.tiny.tokenizer import load_tokenizer, tokenize_with
+from inference.tiny.tokenizer import tokenize_with
 from inference.tiny.values import Split
 
 IGNORED = -100
@@ -20,23 +18,16 @@ _MEAN_TOKENS = 215  # of a pair; decides how many pairs are made for a batch
 
 
 class Batch(NamedTuple):
-    """Tensors of shape (rows, length). `documents` numbers the pairs of a row, 0 is padding.
-
-    `weights` are the shares that the labels have in the loss, 0 where nothing is counted.
-    """
+    """Tensors of shape (rows, length). `documents` numbers the pairs of a row, 0 is padding."""
 
     ids: torch.Tensor
     labels: torch.Tensor
-    weights: torch.Tensor
     positions: torch.Tensor
     documents: torch.Tensor
 
 
 class PackedPairs(Dataset[Batch]):
-    """Batches of whole pairs packed into rows; labels are the completions, shifted by one.
-
-    A token of a must-say fact weighs `fact_weight`, every other token of a completion 1.
-    """
+    """Batches of whole pairs packed into rows; labels are the completions, shifted by one."""
 
     def __init__(
         self,
@@ -47,10 +38,9 @@ class PackedPairs(Dataset[Batch]):
         length: int,
         first: int,
         last: int,
-        fact_weight: float = 1.0,
         split: Split = "train",
     ) -> None:
-        self.tokenizer_dir, self.fact_weight = tokenizer_dir, fact_weight
+        self.tokenizer_dir = tokenizer_dir
         self.seed, self.rows, self.length = seed, rows, length
         self.first, self.last, self.split = first, last, split
         self.num_pairs = rows * length // _MEAN_TOKENS
@@ -63,7 +53,7 @@ class PackedPairs(Dataset[Batch]):
             raise IndexError(index)
         tokenize = _tokenize(self.tokenizer_dir)
         start = (self.first + index) * self.num_pairs
-        batch = Batch(*(torch.full((self.rows, self.length), fill) for fill in (0, IGNORED, 0.0, 0, 0)))
+        batch = Batch(*(torch.full((self.rows, self.length), fill) for fill in (0, IGNORED, 0, 0)))
         used, count = [0] * self.rows, [0] * self.rows
         for number in range(start, start + self.num_pairs):
             pair = make_pair(seed=self.seed, split=self.split, index=number)
@@ -75,34 +65,16 @@ class PackedPairs(Dataset[Batch]):
             place = slice(used[row], used[row] + size)
             count[row] += 1
             batch.ids[row, place] = torch.tensor((prompt + completion)[:-1])
-            counted = slice(place.start + len(prompt) - 1, place.stop)
-            batch.labels[row, counted] = torch.tensor(completion)
-            batch.weights[row, counted] = self._weights(pair.text, pair.brief.must_say)
+            batch.labels[row, place.start + len(prompt) - 1 : place.stop] = torch.tensor(completion)
             batch.positions[row, place] = torch.arange(size)
             batch.documents[row, place] = count[row]
             used[row] += size
         return batch
 
-    def _weights(self, text: str, facts: Iterable[str]) -> torch.Tensor:
-        """Of shape (tokens of the text and its end,)."""
-        spans = [
-            found.span() for fact in facts for found in re.finditer(re.escape(fact), text, re.IGNORECASE)
-        ]
-        tokens = _tokenizer(self.tokenizer_dir).encode(text, add_special_tokens=False).offsets
-        tells = [any(start < last and first < stop for first, last in spans) for start, stop in tokens]
-        return torch.tensor([self.fact_weight if fact else 1.0 for fact in [*tells, False]])
-
     def _tightest(self, used: list[int], size: int) -> int | None:
         """The row whose free room the pair fills best; none if it fits nowhere."""
         fitting = [row for row in range(self.rows) if used[row] + size <= self.length]
         return max(fitting, key=lambda row: used[row], default=None)
-
-
-@cache
-def _tokenizer(folder: Path) -> Tokenizer:
-    tokenizer = load_tokenizer(folder)
-    tokenizer.encode_special_tokens = True
-    return tokenizer
 
 
 @cache

@@ -9,8 +9,7 @@ class Recipe:
 
     A step reads rows x length tokens, in `accumulate` parts of whole rows. With a teacher,
     `teacher_share` of the loss is the distance from its softened distribution (Hinton, Vinyals
-    and Dean 2015, section 2) and the rest the cross-entropy with the text. A token of a must-say
-    fact counts `fact_weight` times in that cross-entropy.
+    and Dean 2015, section 2) and the rest the cross-entropy with the text.
     """
 
     seed: int = 1
@@ -23,7 +22,6 @@ class Recipe:
     warmup_steps: int = 200
     weight_decay: float = 0.1
     clip_norm: float = 1.0
-    fact_weight: float = 1.0
     hidden: int = 256
     feed_forward: int = 768
     layers: int = 8

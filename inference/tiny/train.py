@@ -143,7 +143,6 @@ class Trainer:
             length=recipe.length,
             first=self.step,
             last=recipe.steps,
-            fact_weight=recipe.fact_weight,
         )
         self.model.train()
         with tqdm(total=recipe.steps, initial=self.step, unit="step", mininterval=5) as progress:
@@ -160,13 +159,14 @@ class Trainer:
         self.save_model()
 
     def train_step(self, batch: Batch) -> torch.Tensor:
-        """One update from a batch, read in `accumulate` parts that count by their tokens' weights."""
+        """One update from a batch, read in `accumulate` parts that weigh by their counted tokens."""
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = self.recipe.learning_rate * rate_share(self.step, self.recipe)
         total = torch.zeros((), device=self.device)
-        weight = batch.weights.sum().item()
+        num_counted = (batch.labels != IGNORED).sum().item()
         for part in _parts(batch, self.recipe.rows // self.recipe.accumulate):
-            loss = self.loss(part) * (part.weights.sum().item() / weight)
+            share = (part.labels != IGNORED).sum().item() / num_counted
+            loss = self.loss(part) * share
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -176,14 +176,12 @@ class Trainer:
         return total
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Weighted mean cross-entropy over the completions; in training a teacher's part is mixed in."""
+        """Mean cross-entropy over the tokens of the completions; in training a teacher's part is mixed in."""
         batch = Batch(*(tensor.to(self.device, non_blocking=True) for tensor in batch))
         counted = batch.labels != IGNORED
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.in_bf16):
             logits = self._logits(self.model, self.body, batch, counted)
-        weights = batch.weights[counted]
-        loss = (functional.cross_entropy(logits, batch.labels[counted], reduction="none") * weights).sum()
-        loss = loss / weights.sum()
+        loss = functional.cross_entropy(logits, batch.labels[counted])
         if self.teacher is None or not self.model.training:
             return loss
         with torch.no_grad(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.in_bf16):

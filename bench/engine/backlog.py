@@ -17,10 +17,10 @@ from bench.peers import PeerFailed
 NUM_PEOPLE = 8  # in each round
 MEAN_GAP_S = 2.0
 NUM_TOKENS = 16  # of a person's text
-NUM_BATCH_TOKENS = 256
+NUM_BATCH_TOKENS = (32, 256)  # of a batch text, from and to: they do not all end at once
 NUM_IN_BACKLOG = 2 * NUM_SEQUENCES
-_ALONE_S = 5.0
-_SETTLE_S = 3.0
+_ALONE_S = NUM_PEOPLE * MEAN_GAP_S
+_SETTLE_S = 4.0
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -89,10 +89,10 @@ class Backlog:
         return num_tokens / (now - began)
 
     def _write(self, number: int) -> None:
-        num = 0
+        num, lengths = 0, random.Random(number)
         while not self._is_over.is_set():
             brief = self._model.prompts.brief(f"batch {number}.{num}")
-            request = self._ours.request(brief, NUM_BATCH_TOKENS, of="batch")
+            request = self._ours.request(brief, lengths.randint(*NUM_BATCH_TOKENS), of="batch")
             num += 1
             for count in self._ours.stream(request):
                 self._arrivals.append((time.perf_counter(), count))

@@ -14,8 +14,12 @@ NUM_ADAPTERS = 5
 
 @dataclass(frozen=True)
 class Model:
+    """`sizes` are numbers of texts at once and `num_tokens` the length of each, where speed is measured."""
+
     name: str
     path: Path
+    sizes: tuple[int, ...] = (1, 8, 16, 32)
+    num_tokens: int = 64
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -36,7 +40,7 @@ class Bench:
     @cached_property
     def large(self) -> Model:
         """The shape of a Qwen2 of 0.5 B with 152 thousand tokens, in Q4_0, random."""
-        return Model("0.5B", cached_model(QWEN_05B))
+        return Model("0.5B", cached_model(QWEN_05B), sizes=(1, 8, 16), num_tokens=24)
 
     @cached_property
     def shipped(self) -> Model:

@@ -13,8 +13,6 @@ from bench.peers import PeerMissing
 from bench.peers.llama_class import LlamaClass
 from bench.peers.llama_server import BatchedBench, Speeds
 
-NUM_TOKENS = 128
-SIZES = (1, 8, 16, 32)
 _CEILING_BARS = {8: 0.95, 16: 0.95, 32: 0.90}
 _IN_TURN_BARS = {("0.5B", 16): 3.5}
 _NUM_IN_TURN = 4
@@ -24,7 +22,7 @@ _NUM_IN_TURN = 4
 class _Found:
     """What the rounds brought, by number of texts at once where there are several."""
 
-    ours: dict[int, list[Burst]] = field(default_factory=lambda: {size: [] for size in SIZES})
+    ours: dict[int, list[Burst]]
     in_turn: list[Burst] = field(default_factory=list)
     ceiling: list[dict[int, Speeds]] = field(default_factory=list)
 
@@ -38,22 +36,22 @@ def measure(bench: Bench) -> list[Row]:
 
 def _of_model(bench: Bench, model: Model) -> list[Row]:
     ceiling, reason = _ceiling(model)
-    found = _Found()
+    found = _Found({size: [] for size in model.sizes})
     with (
-        Ours(model.path, bench.scratch / model.name, num_sequences=max(SIZES)) as ours,
+        Ours(model.path, bench.scratch / model.name, num_sequences=max(model.sizes)) as ours,
         LlamaClass(model.path) as in_turn,
     ):
-        ours.write(model.prompts.briefs("warm", max(SIZES)), 16)
+        ours.write(model.prompts.briefs("warm", max(model.sizes)), 16)
         in_turn.write(model.prompts.briefs("warm", 1), 16)
         for round_ in range(ROUNDS):
             for size, bursts in found.ours.items():
-                bursts.append(ours.write(model.prompts.briefs(f"{round_}.{size}", size), NUM_TOKENS))
+                bursts.append(ours.write(model.prompts.briefs(f"{round_}.{size}", size), model.num_tokens))
             in_turn_briefs = model.prompts.briefs(f"turn {round_}", _NUM_IN_TURN)
-            found.in_turn.append(in_turn.write(in_turn_briefs, NUM_TOKENS))
+            found.in_turn.append(in_turn.write(in_turn_briefs, model.num_tokens))
             if ceiling:
                 num_prompt = len(in_turn_briefs[0].ids)
                 found.ceiling.append(
-                    ceiling.speeds(num_prompt=num_prompt, num_tokens=NUM_TOKENS, sizes=SIZES)
+                    ceiling.speeds(num_prompt=num_prompt, num_tokens=model.num_tokens, sizes=model.sizes)
                 )
     return _rates(model, found) + _shares(model, found, reason)
 

@@ -280,7 +280,8 @@ class LlamaCppRunner:
 
     def _add_row(self, lane: LlamaLane, row: Row) -> int:
         if state := self._parked.pop(row.sequence.ticket, None):
-            lane.restore(row.sequence.slot, state)
+            if not lane.restore(row.sequence.slot, state):
+                raise RuntimeError("a parked text does not fit into the cells that were kept for it")
         elif row.sequence.num_computed == 0:
             lane.begin(row.sequence.slot)
         return self._batch.add_row(row, num_virtual=lane.num_virtual)

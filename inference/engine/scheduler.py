@@ -25,6 +25,8 @@ _MAX_PAUSE = int(WEIGHTS["interactive"] / WEIGHTS["batch"])
 
 _MAX_GUESSING = 2  # texts; more of them fill a step by themselves
 
+_RESERVED_PART = 4  # one slot in so many is never given to batch texts
+
 _MIN_CHUNK = 16  # tokens of a prompt that are read in any case, so that its own first token comes
 
 
@@ -197,9 +199,12 @@ class Scheduler:
         """In fair order; one that has no room holds back those behind it that want the same lane."""
         blocked: set[str | None] = set()
         for sequence in self._queue:
-            if self._is_crowded and not (self._queue.num_of("interactive") and self._spare()):
+            is_for_people = self._is_crowded or self._is_reserved
+            if is_for_people and not self._queue.num_of("interactive"):
                 return
-            if self._is_crowded and _is_batch(sequence):
+            if self._is_crowded and not self._spare():
+                return
+            if is_for_people and _is_batch(sequence):
                 continue
             lane = self._lane_for(sequence)
             if lane is None or sequence.lane in blocked or not self._has_room(lane, sequence):
@@ -219,6 +224,12 @@ class Scheduler:
     @property
     def _is_crowded(self) -> bool:
         return len(self.running) == self.limits.max_sequences
+
+    @property
+    def _is_reserved(self) -> bool:
+        """Whether the slots that are left are for people: parking takes longer than a first word."""
+        num_batch = sum(map(_is_batch, self.running))
+        return num_batch >= self.limits.max_sequences - self.limits.max_sequences // _RESERVED_PART
 
     def _has_room(self, lane: Lane, sequence: Sequence) -> bool:
         while not (lane.has_slot and lane.has_cells(sequence)):

@@ -224,16 +224,29 @@ def test_a_dropped_lane_gives_its_sequences_back_and_leaves_the_others() -> None
 def test_a_person_displaces_the_batch_text_that_began_last() -> None:
     batch = [sequence(ticket, answer=50, request_class="batch") for ticket in range(4)]
     queue = scheduler(*batch, max_sequences=4)
+    queue.add(sequence(8, answer=50))
+    run_step(queue)
+    assert sorted(tickets(queue.running)) == [0, 1, 2, 8]
     run_step(queue)
     queue.add(sequence(9))
     step = run_step(queue)
-    assert [one.sequence.ticket for one in step.parked] == [3]
-    assert sorted(tickets(queue.running)) == [0, 1, 2, 9]
+    assert [one.sequence.ticket for one in step.parked] == [2]
+    assert sorted(tickets(queue.running)) == [0, 1, 8, 9]
     while 9 in tickets(queue.running):
         run_step(queue)
     while not queue.is_idle:
         run_step(queue)
     assert all(each.is_full for each in batch)
+
+
+def test_a_quarter_of_the_slots_waits_for_people() -> None:
+    queue = scheduler(*(sequence(i, request_class="batch") for i in range(9)), max_sequences=8)
+    run_step(queue)
+    assert len(queue.running) == 6
+    for ticket in (20, 21):
+        queue.add(sequence(ticket))
+    assert run_step(queue).parked == ()
+    assert len(queue.running) == 8
 
 
 def test_people_leave_the_batch_class_its_share() -> None:

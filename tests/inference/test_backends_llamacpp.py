@@ -230,14 +230,14 @@ def test_an_adapter_changes_the_text_and_leaves_no_trace_when_it_goes(
 
 def test_more_adapters_than_lanes_replace_each_other(engine: Engine, tmp_path: Path) -> None:
     base = engine.model_info.sha256
-    refs = [write_adapter(tmp_path / str(seed), base_sha256=base, seed=seed) for seed in range(5)]
+    refs = [write_adapter(tmp_path / str(seed), base_sha256=base, seed=seed) for seed in range(10)]
     first = [text(engine, request(adapter=ref)) for ref in refs]
-    assert len(set(first)) == 5
+    assert len(set(first)) == 10
     assert [text(engine, request(adapter=ref)) for ref in refs] == first
-    with ThreadPoolExecutor(10) as callers:
+    with ThreadPoolExecutor(20) as callers:
         together = list(callers.map(lambda ref: text(engine, request(adapter=ref)), refs * 2))
-    assert [len(each) for each in together] == [40] * 10
-    assert len(engine.stats().adapters) <= 3
+    assert [len(each) for each in together] == [40] * 20
+    assert len(engine.stats().adapters) <= 8
 
 
 def test_an_adapter_of_another_model_is_refused_and_the_engine_goes_on(

@@ -153,3 +153,7 @@ def test_limits_of_the_old_control_groups_count_too(tmp_path: Path) -> None:
 def test_this_machine_has_some() -> None:
     memory = sizing.read_memory()
     assert 0 < memory.available <= memory.total
+
+
+def test_lanes_take_a_quarter_of_the_memory_and_are_never_fewer_than_two() -> None:
+    assert [sizing.lanes_within(memory, lane=100) for memory in (0, 1200, 2000, 1 << 40)] == [2, 3, 5, 8]

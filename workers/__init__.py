@@ -4,6 +4,6 @@ Celery imports this package; each module registers its tasks. None of them loads
 llama_cpp: the engine and every training are processes of their own.
 """
 
-from workers import generation, presence, sweeper, tuning
+from workers import crew, generation, presence, sweeper, tuning
 
-__all__ = ["generation", "presence", "sweeper", "tuning"]
+__all__ = ["crew", "generation", "presence", "sweeper", "tuning"]

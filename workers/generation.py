@@ -1,25 +1,22 @@
-"""Writing drafts: claim a job, stream the engine's events into chunks, finish or hand back."""
+"""Writing a draft: claim a job, stream the engine's events into chunks, finish or hand back."""
 
 import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from celery import shared_task
-from celery.signals import worker_ready
-from celery.worker.consumer import Consumer
-from django.db import DatabaseError, connection
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection
 
-from apps.common import leases
+from apps.batches.feeding import feed_after
 from apps.common.errors import GalleyError
-from apps.common.leases import LeaseLost
-from apps.common.tasks import WRITE_DRAFTS
+from apps.common.faults import fault_point
+from apps.common.leases import LEASE, LeaseLost
 from apps.drafts import services, stream
-from apps.drafts.models import Draft, Job
+from apps.drafts.models import Draft, Job, Priority
 from apps.tuning.selectors import live_release
 from inference import (
     Engine,
@@ -37,26 +34,84 @@ logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.05
 FLUSH_TOKENS = 32
-CANCEL_POLL_S = 0.4
-RENEW_S = 5.0
 WORKER_NAME = f"{socket.gethostname()}.{os.getpid()}"
+BUSY = "engine busy, handed back"
+DATABASE_GONE = (OperationalError, InterfaceError)
+DATABASE_POLL_S = 0.5
+
+_claiming = threading.Lock()
+_held: dict[str, Job] = {}
 
 
-@shared_task(name=WRITE_DRAFTS, ignore_result=True)
-def write_drafts(job_id: int) -> None:
-    """Doorbell: write the next runnable draft, which need not be the one that rang."""
+def write_next() -> str | None:
+    """Claim the next job that this worker may take and write it; how it ended, or None if there was none."""
     engines.warm_up()
-    job = Job.objects.claim_next(worker=WORKER_NAME)
+    job = _claim()
     if job is None:
-        return
+        return None
     started = time.monotonic()
-    with _holding(job):
+    try:
         outcome = write(job)
+    except DATABASE_GONE as error:
+        logger.warning("job %s waits for the database: %s", job.pk, error)
+        outcome = _let_go(job)
+    finally:
+        del _held[request_id(job)]
+    if job.priority == Priority.BATCH:
+        with suppress(*DATABASE_GONE):  # the sweeper feeds too
+            feed_after(draft_id=job.draft_id)
     logger.info("job %s draft %s: %s in %.2f s", job.pk, job.draft_id, outcome, time.monotonic() - started)
+    return outcome
+
+
+def _claim() -> Job | None:
+    """The next job by turn, within two rules of this worker.
+
+    A quarter of the slots stays free of batches, so that a person need not wait for the end of a
+    batch's text. And when an engine dies, every text in it is a suspect: suspects are written one at
+    a time beside unsuspected texts, so that the next death tells which of them it was.
+    """
+    with _claiming:
+        rows = Job.objects.all()
+        held = held_jobs()
+        if any(job.deaths for job in held):
+            rows = rows.filter(deaths=0)
+        if sum(job.priority == Priority.BATCH for job in held) >= num_batch_slots():
+            rows = rows.filter(priority=Priority.INTERACTIVE)
+        job = rows.claim_next(worker=WORKER_NAME)
+        if job is not None:
+            _held[request_id(job)] = job
+        return job
+
+
+def _let_go(job: Job) -> str:
+    """Hand a job back once the database answers; after the length of a lease another worker takes it."""
+    deadline = time.monotonic() + LEASE.total_seconds()
+    while time.monotonic() < deadline:
+        connection.close()
+        time.sleep(DATABASE_POLL_S)
+        with suppress(*DATABASE_GONE):
+            try:
+                services.hand_back(job=job)
+            except LeaseLost:  # the commit that seemed to fail was made, or another worker has it
+                return "lease lost"
+            return "database gone, handed back"
+    return "database gone"
+
+
+def held_jobs() -> list[Job]:
+    """What is being written here: the keeper looks after their leases and stop buttons."""
+    return list(_held.values())
+
+
+def num_batch_slots() -> int:
+    num_slots: int = settings.GALLEY_MAX_SEQUENCES
+    return max(1, num_slots * 3 // 4)
 
 
 def write(job: Job) -> str:
     """Write one claimed job to its end; every way out leaves the row in a state that says so."""
+    fault_point("after_claim_commit")
     try:
         engine = engines.get_engine()
         finish_reason = _stream_into_chunks(engine, job)
@@ -64,16 +119,17 @@ def write(job: Job) -> str:
             services.hand_back(job=job)
             return "worker stopping, handed back"
         services.finish_draft(job=job, finish_reason=finish_reason)
+        fault_point("after_finish_commit")
         return finish_reason
     except LeaseLost as error:
         logger.warning("%s", error)
         return "lease lost"
     except EngineDied:
-        services.hand_back(job=job, died=True)
+        services.hand_back(job=job, died=not presence.is_stopping())
         return "engine died, handed back"
     except EngineBusy as error:
         services.hand_back(job=job, retry_after_s=error.retry_after_s)
-        return "engine busy, handed back"
+        return BUSY
     except (EngineError, GalleyError) as error:
         logger.warning("job %s failed: %s", job.pk, error)
         services.fail_draft(job=job, reason=error.reason)
@@ -83,7 +139,7 @@ def write(job: Job) -> str:
 def _stream_into_chunks(engine: Engine, job: Job) -> str:
     """Flush the events of a request as chunks; returns the reason why the text ended."""
     draft = _begin(engine, job)
-    request = _request_for(draft, job)
+    request = request_for(draft, job)
     buffer = _Buffer()
     for event in engine.submit(request):
         buffer.add(event)
@@ -92,6 +148,7 @@ def _stream_into_chunks(engine: Engine, job: Job) -> str:
         if buffer.has_content:
             text, token_ids = buffer.take()
             stream.append(job=job, text=text, token_ids=token_ids)
+            fault_point("after_chunk_commit")
         if event.finish_reason is not None:
             return event.finish_reason
     raise EngineDied("the engine ended the stream without a reason")
@@ -116,7 +173,7 @@ def request_id(job: Job) -> str:
     return f"{job.pk}.{job.fence}"
 
 
-def _request_for(draft: Draft, job: Job) -> Request:
+def request_for(draft: Draft, job: Job) -> Request:
     version, earlier = draft.preset_version, services.committed(draft)
     return Request(
         id=request_id(job),
@@ -137,6 +194,7 @@ def _request_for(draft: Draft, job: Job) -> Request:
         must_say=tuple(draft.must_say),
         must_not_say=tuple(draft.must_not_say),
         no_repeats=True,
+        request_class="batch" if job.priority == Priority.BATCH else "interactive",
     )
 
 
@@ -146,7 +204,7 @@ class _Buffer:
 
     text: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
-    flushed_at: float = field(default_factory=time.monotonic)
+    flushed_at: float = 0.0  # the first words are due at once
 
     def add(self, event: Event) -> None:
         self.text.append(event.text)
@@ -164,64 +222,3 @@ class _Buffer:
         text, ids = "".join(self.text).replace("\0", "\ufffd"), self.token_ids
         self.text, self.token_ids, self.flushed_at = [], [], time.monotonic()
         return text, ids
-
-
-# --- the keeper --------------------------------------------------------------------------------
-
-_held: dict[int, Job] = {}
-
-
-@contextmanager
-def _holding(job: Job) -> Iterator[None]:
-    """While a job is written here, the keeper looks after its lease and its stop button."""
-    _held[job.pk] = job
-    try:
-        yield
-    finally:
-        _held.pop(job.pk, None)
-
-
-class Keeper(threading.Thread):
-    """One thread for all drafts of this worker: renews leases, passes on stops.
-
-    Leases are renewed only while the engine steps, so a hung engine loses them. A draft that
-    waits for a place in the batch writes no chunk, so its lease cannot ride on chunks.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(name="keeper", daemon=True)
-        self._steps = -1
-        self._renewed_at = 0.0
-
-    def run(self) -> None:
-        while True:
-            time.sleep(CANCEL_POLL_S)
-            try:
-                self.look()
-            except (DatabaseError, EngineError):
-                logger.exception("the keeper missed a round")
-                connection.close()
-
-    def look(self) -> None:
-        jobs = list(_held.values())
-        if not jobs:
-            return
-        self._pass_on_stops(jobs)
-        steps = engines.num_steps()
-        if steps != self._steps and time.monotonic() - self._renewed_at >= RENEW_S:
-            self._steps, self._renewed_at = steps, time.monotonic()
-            for job in jobs:
-                leases.renew(Job.objects.held(pk=job.pk, fence=job.fence))
-
-    def _pass_on_stops(self, jobs: list[Job]) -> None:
-        held = Job.objects.filter(pk__in=[job.pk for job in jobs])
-        stopped = set(held.filter(cancel_requested_at__isnull=False).values_list("pk", flat=True))
-        for job in jobs:
-            if job.pk in stopped or presence.is_stopping():
-                engines.get_engine().cancel(request_id(job))
-
-
-@worker_ready.connect
-def _start_keeper(sender: Consumer, **_: object) -> None:
-    if "writing" in sender.app.amqp.queues.consume_from:
-        Keeper().start()

@@ -7,7 +7,9 @@ from typing import Any
 
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker.consumer import Consumer
-from django.db import DatabaseError, connection
+from django.conf import settings
+from django.db import Error as DatabaseProblem
+from django.db import connection
 
 from apps.common.leases import ClockTimestamp
 from apps.drafts.models import Worker
@@ -38,7 +40,6 @@ def on_shutdown(**_: Any) -> None:
 @worker_shutdown.connect
 def on_shutdown_complete(sender: Any, **_: Any) -> None:
     """Take the row away: the next start must not look healthy on our last sign of life."""
-    engine.close_engine()
     Worker.objects.filter(name=sender.hostname).delete()
 
 
@@ -58,7 +59,7 @@ def _start_reporting(role: str, name: str, info: Callable[[], dict[str, Any]]) -
         while True:
             try:
                 report(name=name, role=role, info=info())
-            except DatabaseError as error:
+            except DatabaseProblem as error:
                 logger.warning("sign of life not written: %s", error)
             finally:
                 connection.close()
@@ -73,4 +74,8 @@ def _writing_info() -> dict[str, Any]:
         model = engine.get_engine().model_info
     except ModelUnavailable as error:
         return {"error": str(error)}
-    return {"model": model.name, "context": model.context_length}
+    return {
+        "model": model.name,
+        "context": model.context_length,
+        "slots": settings.GALLEY_MAX_SEQUENCES,
+    }

@@ -7,6 +7,7 @@ from celery import current_app, shared_task
 from django.conf import settings
 from django.utils import timezone
 
+from apps.batches.feeding import feed_all
 from apps.common.tasks import TRAIN, WRITE_DRAFTS
 from apps.drafts.models import Job
 from apps.drafts.services import reap_expired
@@ -32,6 +33,7 @@ def sweep() -> None:
     for task, rows in ((WRITE_DRAFTS, Job.objects), (TRAIN, Run.objects)):
         for pk in rows.overdue(age=OVERDUE).values_list("pk", flat=True)[:MAX_RINGS]:
             current_app.send_task(task, args=[pk])
+    feed_all()
 
 
 @shared_task(name="sweeper.nightly", ignore_result=True)

@@ -6,6 +6,8 @@ from celery import current_app
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
+from apps.common.faults import fault_point
+
 logger = logging.getLogger(__name__)
 
 WRITE_DRAFTS = "writing.write_drafts"
@@ -19,6 +21,7 @@ def ring_on_commit(task: str, *, row_id: int) -> None:
     """
 
     def ring() -> None:
+        fault_point("before_doorbell")
         try:
             current_app.send_task(task, args=[row_id], retry=False)
         except (OperationalError, OSError) as error:

@@ -6,11 +6,11 @@ import pgtrigger
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import Max, Q
 from django.utils.translation import gettext_lazy as _
 
 from apps.accounts.models import User
-from apps.common.leases import LEGAL_TRANSITIONS, ClockTimestamp, Leased, LeasedQuerySet
+from apps.common.leases import LEGAL_TRANSITIONS, ClockTimestamp, JobState, Leased, LeasedQuerySet
 from apps.projects.models import Brief
 from apps.styles.models import StylePresetVersion
 
@@ -141,19 +141,55 @@ class Draft(models.Model):
         return f"/ws/drafts/{self.pk}/"
 
 
+class Priority(models.IntegerChoices):
+    """People wait for the first, nobody sits before the second."""
+
+    INTERACTIVE = 0
+    BATCH = 10
+
+
+class JobQuerySet(LeasedQuerySet["Job"]):
+    def next_turn(self, *, user: User, priority: Priority) -> int:
+        """The turn of a user's next job: one round after their last one, and not before the round that runs.
+
+        This is start-time fair queueing: however many jobs one person has queued, another's first
+        is served after at most one of theirs. A job that goes round again keeps its turn.
+        """
+        rivals = self.filter(priority=priority)
+        own = rivals.filter(state=JobState.QUEUED, user=user).aggregate(last=Max("turn"))["last"]
+        claimed = rivals.filter(fence__gt=0).aggregate(last=Max("turn"))["last"]
+        return 1 + max(own or 0, claimed or 0)
+
+    def up_to(self, job: "Job") -> Self:
+        """The queued jobs before this one, and this one."""
+        return self.filter(state=JobState.QUEUED).filter(
+            Q(priority__lt=job.priority)
+            | Q(priority=job.priority, turn__lt=job.turn)
+            | Q(priority=job.priority, turn=job.turn, pk__lte=job.pk)
+        )
+
+
 class Job(Leased):
     """The work of writing one draft. Claimed, leased and fenced: see apps.common.leases."""
 
+    claim_order = ("priority", "turn", "pk")
+
     draft = models.OneToOneField(Draft, on_delete=models.CASCADE, related_name="job")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    turn = models.PositiveBigIntegerField(default=0)
 
-    objects = LeasedQuerySet["Job"].as_manager()
+    objects = JobQuerySet.as_manager()
 
     class Meta(Leased.Meta):
         indexes = [
             models.Index(
-                fields=["priority", "run_at"], name="job_runnable", condition=Q(state__in=["queued"])
-            )
+                fields=["priority", "turn", "id"], name="job_in_line", condition=Q(state=JobState.QUEUED)
+            ),
+            models.Index(
+                fields=["user", "priority", "turn"], name="job_of_user", condition=Q(state=JobState.QUEUED)
+            ),
+            models.Index(fields=["priority", "turn"], name="job_claimed", condition=Q(fence__gt=0)),
+            models.Index(fields=["finished_at"], name="job_ended", condition=Q(finished_at__isnull=False)),
         ]
         triggers = [pgtrigger.FSM(name="legal_job_states", field="state", transitions=LEGAL_TRANSITIONS)]
 

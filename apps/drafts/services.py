@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.conf import settings
+from django.db import connection, transaction
 from django.db.models import F
 from django.utils.translation import gettext as _
 
 from apps.accounts.models import User
 from apps.audit.services import record
 from apps.common.errors import Busy, Conflict, Invalid
-from apps.common.leases import MAX_DEATHS, ClockTimestamp, JobState, require_held
+from apps.common.faults import fault_point
+from apps.common.leases import MAX_ATTEMPTS, MAX_DEATHS, ClockTimestamp, JobState, require_held
 from apps.common.tasks import WRITE_DRAFTS, ring_on_commit
 from apps.common.text import clean_line, clean_text, sha256
 from apps.common.words import says
@@ -24,10 +26,11 @@ from apps.drafts.models import (
     DraftRequest,
     DraftState,
     Job,
+    Priority,
     Revision,
     RevisionSource,
 )
-from apps.drafts.selectors import model_problem
+from apps.drafts.selectors import expected_wait_s, model_problem, position_of
 from apps.drafts.stream import hint_on_commit
 from apps.projects.models import Brief
 from apps.projects.policies import Act, not_found, require
@@ -36,7 +39,11 @@ from apps.styles.prompts import BriefFields, build_messages
 
 MAX_CANDIDATES = 16
 MAX_QUEUED_PER_USER = 50
+MAX_BATCH_SHARE = 0.9
+"""Of the places in the queue: a backlog never closes the door for people."""
 RETRY_AFTER_S = 20
+MAX_RETRY_AFTER_S = 3600
+_QUEUE_LOCK = 4_743_002
 
 
 # --- people's side -----------------------------------------------------------------------------
@@ -44,9 +51,18 @@ RETRY_AFTER_S = 20
 
 @transaction.atomic
 def request_drafts(
-    *, user: User, brief_id: int, candidates: int = 1, seed: int | None = None, client_request_id: str = ""
+    *,
+    user: User,
+    brief_id: int,
+    candidates: int = 1,
+    seed: int | None = None,
+    client_request_id: str = "",
+    batch: bool = False,
 ) -> DraftRequest:
-    """Queue `candidates` drafts of a brief. The same `client_request_id` gives the same drafts again."""
+    """Queue `candidates` drafts of a brief. The same `client_request_id` gives the same drafts again.
+
+    Those of a `batch` come after everything that a person waits for, and do not count as theirs.
+    """
     brief = brief_for(user, brief_id, Act.WRITE)
     if not 1 <= candidates <= MAX_CANDIDATES:
         message = _("Ask for 1 to %(max)s drafts at once.") % {"max": MAX_CANDIDATES}
@@ -54,21 +70,20 @@ def request_drafts(
     if seed is not None and not 0 <= seed < 2**32:
         raise Invalid("seed_out_of_range", _("A seed is a whole number below 4294967296."), field="seed")
     key = clean_line(client_request_id, field="client_request_id", max_chars=64) or secrets.token_hex(16)
+    _one_at_a_time(user)
     if earlier := _earlier_request(user, brief, key):
         return earlier
     if problem := model_problem():
         raise Conflict("model_unavailable", problem)
-    _refuse_flood(user, candidates)
-    try:
-        with transaction.atomic():
-            request = DraftRequest.objects.create(brief=brief, user=user, client_request_id=key)
-    except IntegrityError as error:  # the other click of a double click has committed meanwhile
-        if earlier := _earlier_request(user, brief, key):
-            return earlier
-        raise Conflict("request_in_progress", _("This request is being taken already.")) from error
+    priority = Priority.BATCH if batch else Priority.INTERACTIVE
+    _refuse_flood(user, candidates, priority)
+    request = DraftRequest.objects.create(brief=brief, user=user, client_request_id=key)
     first_seed = secrets.randbelow(2**31) if seed is None else seed
+    first_turn = Job.objects.next_turn(user=user, priority=priority)
     for candidate in range(candidates):
-        _queue_draft(request, candidate, seed=(first_seed + candidate) % 2**32)
+        draft = _add_draft(request, candidate, seed=(first_seed + candidate) % 2**32)
+        job = Job.objects.create(draft=draft, user=user, priority=priority, turn=first_turn + candidate)
+        ring_on_commit(WRITE_DRAFTS, row_id=job.pk)
     record(
         actor=user, action="drafts.requested", obj=request, project_id=brief.project_id, candidates=candidates
     )
@@ -82,17 +97,37 @@ def _earlier_request(user: User, brief: Brief, key: str) -> DraftRequest | None:
     return earlier
 
 
-def _refuse_flood(user: User, candidates: int) -> None:
-    queued = Job.objects.filter(user=user, state=JobState.QUEUED).count()
-    if queued + candidates > MAX_QUEUED_PER_USER:
-        message = _("You have %(num)s drafts waiting; let some finish first.") % {"num": queued}
-        raise Busy("too_many_queued", message, retry_after_s=RETRY_AFTER_S)
+def _one_at_a_time(user: User) -> None:
+    """A user's requests pass one after another: a second click finds the first, and no limit is jumped."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [_QUEUE_LOCK, user.pk])
 
 
-def _queue_draft(request: DraftRequest, candidate: int, *, seed: int) -> Draft:
+def _refuse_flood(user: User, candidates: int, priority: Priority) -> None:
+    queued = Job.objects.filter(state=JobState.QUEUED)
+    places = settings.GALLEY_MAX_QUEUED
+    if priority == Priority.BATCH:
+        places = int(places * MAX_BATCH_SHARE)
+    else:
+        own = queued.filter(user=user, priority=priority).order_by("turn", "pk")
+        if (num_own := own.count()) + candidates > MAX_QUEUED_PER_USER:
+            message = _("You have %(num)s drafts waiting; let some finish first.") % {"num": num_own}
+            raise Busy("too_many_queued", message, retry_after_s=_retry_after_s(own.first()))
+    if queued.count() + candidates > places:
+        message = _("The queue is full: %(num)s drafts are waiting. Try again a little later.")
+        raise Busy("queue_full", message % {"num": queued.count()}, retry_after_s=_retry_after_s())
+
+
+def _retry_after_s(job: Job | None = None) -> int:
+    """When `job`, or whichever is first in line, is expected to leave the queue."""
+    wait = expected_wait_s(position_of(job) if job else 1)
+    return min(wait or RETRY_AFTER_S, MAX_RETRY_AFTER_S)
+
+
+def _add_draft(request: DraftRequest, candidate: int, *, seed: int) -> Draft:
     brief = request.brief
     version = brief.preset.current
-    draft = Draft.objects.create(
+    return Draft.objects.create(
         brief=brief,
         request=request,
         candidate=candidate,
@@ -106,9 +141,6 @@ def _queue_draft(request: DraftRequest, candidate: int, *, seed: int) -> Draft:
         must_say=brief.must_say,
         must_not_say=_enforceable(brief),
     )
-    job = Job.objects.create(draft=draft, user=request.user)
-    ring_on_commit(WRITE_DRAFTS, row_id=job.pk)
-    return draft
 
 
 def _enforceable(brief: Brief) -> list[str]:
@@ -220,6 +252,7 @@ def begin_writing(*, job: Job, release_id: int | None, adapter_sha256: str, mode
     )
     rows.filter(state=DraftState.QUEUED).update(state=DraftState.WRITING)
     hint_on_commit(job.draft_id)
+    fault_point("before_begin_commit")
     return rows.select_related("preset_version", "brief").get()
 
 
@@ -261,25 +294,33 @@ def hand_back(*, job: Job, died: bool = False, retry_after_s: float = 0) -> None
 
 @transaction.atomic
 def reap_expired() -> int:
-    """Give the jobs of dead workers back to the queue; called by the sweeper."""
+    """Give the jobs of dead workers back to the queue; called by the sweeper and by every worker.
+
+    A worker that is gone is no sign against its jobs, of which it may have had many: only the attempt counts.
+    """
     expired = list(Job.objects.expired().select_for_update(skip_locked=True))
     for job in expired:
-        _release(job, died=True)
+        _release(job, lost=True)
     return len(expired)
 
 
-def _release(job: Job, *, died: bool) -> None:
-    """A running job goes round again; one that has killed two engines, or was stopped, ends here."""
+def _release(job: Job, *, died: bool = False, lost: bool = False) -> None:
+    """A running job goes round again, unless it was stopped, or too many engines or workers went with it."""
     job.refresh_from_db()
     deaths = job.deaths + int(died)
     if job.cancel_requested_at:
         return _give_up(job, state=JobState.CANCELLED, reason="stopped", deaths=deaths)
     if deaths >= MAX_DEATHS:
         return _give_up(job, state=JobState.FAILED, reason="poison", deaths=deaths)
-    require_held(job, state=JobState.QUEUED, lease_until=None, deaths=deaths)
+    failed = died or lost
+    if failed and job.attempt >= MAX_ATTEMPTS:
+        return _give_up(job, state=JobState.FAILED, reason="lost", deaths=deaths)
+    attempt = job.attempt if failed else job.attempt - 1
+    require_held(job, state=JobState.QUEUED, lease_until=None, deaths=deaths, attempt=attempt)
     Draft.objects.filter(pk=job.draft_id, state=DraftState.WRITING).update(state=DraftState.QUEUED)
     hint_on_commit(job.draft_id)
     ring_on_commit(WRITE_DRAFTS, row_id=job.pk)
+    fault_point("before_hand_back_commit")
 
 
 def _give_up(job: Job, *, state: JobState, reason: str, deaths: int) -> None:
@@ -311,4 +352,5 @@ def _end_draft(draft: Draft, *, state: DraftState, finish_reason: str) -> Draft:
     if text:
         add_revision(draft, source=RevisionSource.GENERATED, text=text, author=None)
     hint_on_commit(draft.pk)
+    fault_point("before_finish_commit")
     return draft

@@ -274,7 +274,7 @@ def leave_run(*, run: Run) -> None:
 @transaction.atomic
 def end_run(*, run: Run, state: JobState, reason: str = "", message: str = "") -> None:
     require_held(
-        run, state=state, reason=reason[:64], message=message, phase="", finished_at=ClockTimestamp()
+        run, state=state, reason=reason[:64] or state, message=message, phase="", finished_at=ClockTimestamp()
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from apps.common import leases
-from apps.common.leases import MAX_DEATHS, ClockTimestamp, JobState, LeaseLost
+from apps.common.leases import MAX_ATTEMPTS, MAX_DEATHS, ClockTimestamp, JobState, LeaseLost
 from apps.drafts import services, stream
 from apps.drafts.models import Chunk, Draft, Job, Revision
 from tests.support.cast import Newsroom
@@ -119,24 +119,37 @@ def test_a_dead_workers_job_goes_on_in_another_worker(newsroom: Newsroom) -> Non
     draft = Draft.objects.get(pk=job.draft_id)
     assert draft.state == "queued"
     again = claim_again(job)
-    assert (again.attempt, again.fence, again.deaths) == (2, 2, 1)
+    assert (again.attempt, again.fence, again.deaths) == (2, 2, 0)
     earlier = services.committed(draft)
     assert (earlier.text, len(earlier.token_ids)) == ("The doors open", 2)
 
 
-def test_a_job_that_kills_every_worker_ends_with_a_reason_and_its_text(newsroom: Newsroom) -> None:
+def test_a_job_that_loses_every_worker_ends_with_a_reason_and_its_text(newsroom: Newsroom) -> None:
     job = a_claimed_job(newsroom)
     append_words(job, "The doors")
-    for _ in range(MAX_DEATHS):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        assert (job.state, job.attempt) == (JobState.RUNNING, attempt)
         let_the_lease_run_out(job)
         assert services.reap_expired() == 1
         job.refresh_from_db()
         if job.state == JobState.QUEUED:
-            claim_again(job)
+            job = claim_again(job)
 
-    assert (job.state, job.reason, job.deaths) == (JobState.FAILED, "poison", MAX_DEATHS)
+    assert (job.state, job.reason, job.deaths) == (JobState.FAILED, "lost", 0)
     draft = Draft.objects.get(pk=job.draft_id)
     assert (draft.state, draft.text, draft.finish_reason) == ("failed", "The doors", "failed")
+
+
+def test_a_job_that_kills_its_engine_twice_ends_with_a_reason(newsroom: Newsroom) -> None:
+    job = a_claimed_job(newsroom)
+    services.hand_back(job=job, died=True)
+    job = claim_again(job)
+    assert (job.attempt, job.deaths) == (2, 1)
+
+    services.hand_back(job=job, died=True)
+
+    job.refresh_from_db()
+    assert (job.state, job.reason, job.deaths) == (JobState.FAILED, "poison", MAX_DEATHS)
 
 
 def test_a_peaceful_hand_back_is_no_death_however_often(newsroom: Newsroom) -> None:
@@ -145,7 +158,7 @@ def test_a_peaceful_hand_back_is_no_death_however_often(newsroom: Newsroom) -> N
         services.hand_back(job=job)
         job = claim_again(job)
 
-    assert (job.state, job.deaths) == (JobState.RUNNING, 0)
+    assert (job.state, job.deaths, job.attempt, job.fence) == (JobState.RUNNING, 0, 1, 8)
 
 
 def test_a_job_of_a_busy_engine_waits_before_it_is_tried_again(newsroom: Newsroom) -> None:
@@ -205,6 +218,15 @@ def test_a_running_job_without_a_lease_cannot_be_stored(newsroom: Newsroom) -> N
 
     with pytest.raises(DatabaseError, match="running_has_lease"), transaction.atomic():
         Job.objects.update(state=JobState.RUNNING)
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
+def test_a_job_cannot_end_without_a_reason_and_a_time(newsroom: Newsroom, end: str) -> None:
+    job = a_claimed_job(newsroom)
+
+    for facts in ({"finished_at": ClockTimestamp()}, {"reason": "end"}):
+        with pytest.raises(DatabaseError, match="ended_has_reason"), transaction.atomic():
+            Job.objects.filter(pk=job.pk).update(state=end, **facts)
 
 
 def test_chunks_are_numbered_once_and_never_change(newsroom: Newsroom) -> None:

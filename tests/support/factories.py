@@ -90,7 +90,9 @@ def a_claimed_run(room: Newsroom) -> Run:
 
 def an_adapter(room: Newsroom, *, gate_passed: bool = True, files: dict[str, str] | None = None) -> Adapter:
     """A registered adapter of a finished run; its files are names only."""
-    run = Run.objects.create(project=room.project, state=JobState.DONE, finished_at=ClockTimestamp())
+    run = Run.objects.create(
+        project=room.project, state=JobState.DONE, reason="done", finished_at=ClockTimestamp()
+    )
     return Adapter.objects.create(
         project=room.project,
         run=run,

@@ -1,4 +1,4 @@
-"""write_drafts: from a claimed row to a finished draft, through a real engine process."""
+"""A writer: from a claimed row to a finished draft, through a real engine process."""
 
 import os
 import signal
@@ -21,16 +21,16 @@ from inference import Engine
 from tests.support.cast import Newsroom, assert_refused
 from tests.support.factories import a_brief, a_queued_draft, an_adapter, let_the_lease_run_out
 from tests.workers.conftest import OpenEngine
+from workers import crew, generation, presence
 from workers import engine as engines
-from workers import generation, presence
-from workers.generation import Keeper, write_drafts
+from workers.crew import Keeper
 
 NUM_TOKENS = 40
 
 
 def written(draft: Draft) -> Draft:
     """The draft after one worker has answered its doorbell."""
-    write_drafts(draft.job.pk)
+    generation.write_next()
     draft.refresh_from_db()
     return draft
 
@@ -89,11 +89,9 @@ def test_a_term_that_a_fact_says_is_left_to_the_model(newsroom: Newsroom) -> Non
 
 def test_a_doorbell_for_nothing_does_nothing(newsroom: Newsroom, open_engine: OpenEngine) -> None:
     open_engine()
-    draft = written(a_queued_draft(newsroom))
+    written(a_queued_draft(newsroom))
 
-    write_drafts(draft.job.pk)
-    write_drafts(999_999_999)
-
+    assert generation.write_next() is None
     assert Draft.objects.get().revision == 1
 
 
@@ -232,7 +230,7 @@ def test_a_model_that_is_missing_fails_the_draft_and_closes_the_desk(
 
 
 class _Writing:
-    """write_drafts in a thread of its own, as in the worker's pool, watched by a keeper in this one."""
+    """A writer in a thread of its own, as in the worker's crew, watched by a keeper in this one."""
 
     def __init__(self, draft: Draft) -> None:
         self.draft, self.keeper = draft, Keeper()
@@ -240,7 +238,7 @@ class _Writing:
 
     def _write(self) -> None:
         try:
-            write_drafts(self.draft.job.pk)
+            generation.write_next()
         finally:
             connection.close()
 
@@ -305,7 +303,7 @@ def test_a_worker_that_shuts_down_hands_its_draft_on_unharmed(
 def test_the_keeper_renews_leases_only_while_the_engine_works(
     newsroom: Newsroom, open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "RENEW_S", 0)
+    monkeypatch.setattr(crew, "RENEW_S", 0)
     engine = open_engine(tokens_per_second=100, num_tokens=150)
     draft = a_queued_draft(newsroom)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from apps.common.errors import Conflict
-from apps.common.leases import JobState
+from apps.common.leases import ClockTimestamp, JobState
 from apps.drafts.models import Draft, Job
 from apps.tuning import services
 from apps.tuning.gate import GateCheck
@@ -15,7 +15,7 @@ from tests.support.cast import Newsroom
 from tests.support.factories import a_brief, a_claimed_run, a_queued_draft
 from tests.workers.conftest import OpenEngine
 from workers.engine import adapter_folder
-from workers.generation import write, write_drafts
+from workers.generation import write, write_next
 
 PASSED = GateCheck(name="effect", label="Effect", candidate=1.0, live=None, bar="more than 0", passed=True)
 
@@ -40,7 +40,7 @@ def adapter(newsroom: Newsroom, home: Path) -> Adapter:
 
 
 def written(draft: Draft) -> Draft:
-    write_drafts(draft.job.pk)
+    write_next()
     draft.refresh_from_db()
     assert draft.state == "ready", draft.job.reason
     return draft
@@ -102,7 +102,9 @@ def test_an_adapter_that_was_damaged_on_this_machine_is_fetched_again(
 def test_the_same_adapter_again_is_refused_with_a_reason(
     newsroom: Newsroom, home: Path, adapter: Adapter
 ) -> None:
-    Run.objects.filter(pk=adapter.run_id).update(state=JobState.DONE)
+    Run.objects.filter(pk=adapter.run_id).update(
+        state=JobState.DONE, reason="done", finished_at=ClockTimestamp()
+    )
     run = a_claimed_run(newsroom)
 
     with pytest.raises(Conflict) as refusal:

@@ -4,6 +4,7 @@ from django import template
 
 from apps.drafts.diff import Piece, diff, num_hunks
 from apps.drafts.models import Draft
+from apps.drafts.selectors import expected_wait_s, queue_position
 
 register = template.Library()
 
@@ -16,6 +17,12 @@ def diff_of(old: str, new: str) -> list[Piece]:
 @register.filter
 def hunks(pieces: list[Piece]) -> int:
     return num_hunks(pieces)
+
+
+@register.simple_tag
+def place_in_line(draft: Draft) -> dict[str, int | None]:
+    position = queue_position(draft)
+    return {"position": position, "wait_s": expected_wait_s(position)}
 
 
 @register.simple_tag

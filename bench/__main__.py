@@ -8,7 +8,7 @@ from importlib import import_module
 
 from bench import form
 
-NAMES = ("batch", "start", "loop", "engine", "model", "distill", "exporter")
+NAMES = ("batch", "start", "loop", "faults", "engine", "model", "distill", "exporter", "stream", "claims")
 
 
 def main() -> int:

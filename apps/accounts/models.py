@@ -22,10 +22,10 @@ class ApiTokenManager(models.Manager["ApiToken"]):
     def issue(self, *, user: User, name: str) -> tuple["ApiToken", str]:
         """A new token and its secret; only the hash is stored, so the secret is shown once."""
         secret = f"galley_{secrets.token_urlsafe(32)}"
-        return self.create(user=user, name=name, sha256=_hash(secret)), secret
+        return self.create(user=user, name=name, sha256=token_hash(secret)), secret
 
     def user_for(self, secret: str) -> User | None:
-        tokens = self.filter(sha256=_hash(secret), revoked_at__isnull=True, user__is_active=True)
+        tokens = self.filter(sha256=token_hash(secret), revoked_at__isnull=True, user__is_active=True)
         token = tokens.select_related("user").first()
         if token is None:
             return None
@@ -47,5 +47,5 @@ class ApiToken(models.Model):
         return f"{self.name} of {self.user}"
 
 
-def _hash(secret: str) -> str:
+def token_hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,8 +1,9 @@
 """Drafts over JSON and server-sent events."""
 
-import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
 from datetime import datetime
+from random import randint
 
 from django.http import StreamingHttpResponse
 from django.utils.translation import gettext as _
@@ -11,9 +12,10 @@ from ninja import Router, Schema, Status
 from apps.accounts.http import SignedInRequest
 from apps.common.api import PROBLEMS
 from apps.common.errors import Invalid
-from apps.drafts import services, stream
-from apps.drafts.consumers import parse_cursor
+from apps.drafts import selectors, services
 from apps.drafts.models import Draft
+from apps.drafts.readers import Reader, reader_of
+from apps.drafts.tailing import Cursor, NotWelcome, StreamBroken, follow
 from apps.projects.policies import Act
 from apps.projects.services import brief_for
 
@@ -66,6 +68,7 @@ class DraftOut(Schema):
     model_sha256: str
     finish_reason: str
     position: int | None
+    expected_wait_s: int | None
     tokens_per_second: float | None
     created_at: datetime
     started_at: datetime | None
@@ -86,11 +89,15 @@ class DraftOut(Schema):
 
     @staticmethod
     def resolve_position(draft: Draft) -> int | None:
-        return stream.queue_position(draft)
+        return selectors.queue_position(draft)
+
+    @staticmethod
+    def resolve_expected_wait_s(draft: Draft) -> int | None:
+        return selectors.expected_wait_s(selectors.queue_position(draft))
 
     @staticmethod
     def resolve_tokens_per_second(draft: Draft) -> float | None:
-        return stream.tokens_per_second(draft)
+        return selectors.tokens_per_second(draft)
 
 
 @router.post("/briefs/{int:brief_id}/drafts", response={202: WriteOut, **PROBLEMS})
@@ -125,20 +132,26 @@ def get_draft(request: SignedInRequest, draft_id: int) -> Draft:
 def draft_events(request: SignedInRequest, draft_id: int, after: str = "0") -> StreamingHttpResponse:
     """Server-sent events after the cursor: `chunk`, `state`, `reset`, `ping`; ends with the draft."""
     services.draft_for(request.user, draft_id, Act.READ)
-    cursor = parse_cursor(request.headers.get("Last-Event-ID") or after)
+    cursor = Cursor.parse(request.headers.get("Last-Event-ID") or after)
     if cursor is None:
-        raise Invalid("bad_cursor", _("The cursor is a whole number from 0 on."), field="after")
-    response = StreamingHttpResponse(_event_lines(draft_id, cursor), content_type="text/event-stream")
+        raise Invalid("bad_cursor", _("The cursor is the id of an event, or a whole number."), field="after")
+    reader = reader_of(
+        authorization=request.headers.get("Authorization", ""), session_key=request.session.session_key
+    )
+    lines = _event_lines(draft_id, reader, cursor)
+    response = StreamingHttpResponse(lines, content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
     return response
 
 
-async def _event_lines(draft_id: int, cursor: int) -> AsyncIterator[str]:
-    async with stream.hints(draft_id) as wake:
-        async for message in stream.follow(draft_id, after=cursor, wake=wake):
-            head = f"id: {message['seq']}\n" if message["type"] == "chunk" else ""
-            yield f"{head}event: {message['type']}\ndata: {json.dumps(message)}\n\n"
+async def _event_lines(draft_id: int, reader: Reader, cursor: Cursor) -> AsyncIterator[str]:
+    yield f"retry: {randint(500, 8000)}\n\n"  # full jitter, as in the browser
+    with suppress(NotWelcome, StreamBroken):  # the stream ends; the door tells whoever comes back why
+        async with aclosing(follow(draft_id, reader=reader, after=cursor)) as events:
+            async for event in events:
+                head = f"id: {event.cursor}\n" if event.cursor else ""
+                yield f"{head}event: {event.type}\ndata: {event.json}\n\n"
 
 
 @router.post("/drafts/{int:draft_id}/cancel", response={200: DraftOut, **PROBLEMS})

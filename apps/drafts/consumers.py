@@ -1,83 +1,99 @@
-"""The socket of a draft: `/ws/drafts/{id}/?after=SEQ`. It pulls from its cursor, one frame at a time."""
+"""The socket of a draft: `/ws/drafts/{id}/?after=CURSOR`. It pulls from its cursor, one frame at a time."""
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
+from typing import Any
 from urllib.parse import parse_qs
 
-from channels.db import database_sync_to_async
-from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.conf import settings
+from django.db import Error as DatabaseProblem
 from django.urls import path
 
-from apps.accounts.models import ApiToken, User
-from apps.drafts import stream
-from apps.drafts.models import Draft
+from apps.drafts.readers import comes_in, reader_of
+from apps.drafts.tailing import Cursor, NotWelcome, StreamBroken, follow
 
 logger = logging.getLogger(__name__)
 
+CLOSE_DONE = 1000
+CLOSE_BROKEN = 1011
 CLOSE_BAD_CURSOR = 4400
 CLOSE_NOT_FOUND = 4404
 CLOSE_MISUSED = 4405
-MAX_CURSOR = 2**31 - 1
+CLOSE_SLOW = 4409
+
+STALL_S = 30.0
+"""A browser that takes no frame for so long is hung up on; it may come back with its cursor."""
+GOODBYE_S = 5.0
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Scope]]
+Send = Callable[[Scope], Awaitable[None]]
 
 
-class DraftConsumer(AsyncJsonWebsocketConsumer):
-    """Sends `chunk`, `state`, `reset` and `ping`; takes nothing from the browser."""
+async def draft_socket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends `chunk`, `state`, `reset` and `ping`; takes nothing from the browser.
 
-    async def connect(self) -> None:
-        self.draft_id: int = self.scope["url_route"]["kwargs"]["draft_id"]
-        self.following: asyncio.Task[None] | None = None
-        self.wake = asyncio.Event()
-        await self.accept()  # a refused handshake carries no close code to the browser
-        query = parse_qs(self.scope["query_string"].decode("latin-1"))
-        cursor = parse_cursor(query.get("after", ["0"])[0])
-        if cursor is None:
-            return await self.close(CLOSE_BAD_CURSOR)
-        if not await self._may_read():
-            return await self.close(CLOSE_NOT_FOUND)
-        await self.channel_layer.group_add(stream.group_name(self.draft_id), self.channel_name)
-        self.following = asyncio.create_task(self._follow(cursor))
-
-    async def disconnect(self, code: int) -> None:
-        if self.following:
-            self.following.cancel()
-        await self.channel_layer.group_discard(stream.group_name(self.draft_id), self.channel_name)
-
-    async def receive(
-        self, text_data: str | None = None, bytes_data: bytes | None = None, **_: object
-    ) -> None:
-        await self.close(CLOSE_MISUSED)
-
-    async def draft_changed(self, _event: dict[str, object]) -> None:
-        self.wake.set()
-
-    async def _follow(self, cursor: int) -> None:
-        try:
-            async for message in stream.follow(self.draft_id, after=cursor, wake=self.wake):
-                if message["type"] == "ping" and not await self._may_read():
-                    return await self.close(CLOSE_NOT_FOUND)
-                await self.send_json(message)
-        except Exception:  # the edge of the loop: the browser comes back with its cursor
-            logger.exception("stream of draft %s broke", self.draft_id)
-            await self.close(1011)
-        else:
-            await self.close(1000)
-
-    @database_sync_to_async
-    def _may_read(self) -> bool:
-        user = self._bearer() or self.scope["user"]
-        return user.is_authenticated and Draft.objects.for_user(user).filter(pk=self.draft_id).exists()
-
-    def _bearer(self) -> User | None:
-        header = dict(self.scope["headers"]).get(b"authorization", b"").decode("latin-1")
-        scheme, _space, secret = header.partition(" ")
-        return ApiToken.objects.user_for(secret) if scheme.lower() == "bearer" else None
+    A plain ASGI application, because a Channels consumer costs every socket a channel of its own.
+    """
+    if (await receive())["type"] != "websocket.connect":
+        return
+    await send({"type": "websocket.accept"})  # a refused handshake carries no close code to the browser
+    listening = asyncio.create_task(_listen(receive))
+    telling = asyncio.create_task(_tell(scope, send))
+    try:
+        await asyncio.wait({listening, telling}, return_when=asyncio.FIRST_COMPLETED)
+        code = listening.result() if listening.done() else telling.result()
+    finally:
+        for task in (listening, telling):
+            task.cancel()
+        await asyncio.gather(listening, telling, return_exceptions=True)
+    if code:
+        with suppress(OSError):  # also TimeoutError
+            async with asyncio.timeout(GOODBYE_S):
+                await send({"type": "websocket.close", "code": code})
 
 
-def parse_cursor(value: str) -> int | None:
-    """The number of the last chunk seen, clamped; None for something that is no cursor."""
-    if not value.isascii() or not value.isdigit():
-        return None
-    return min(int(value[:20]), MAX_CURSOR)
+async def _listen(receive: Receive) -> int:
+    """Ends when the browser has left (0), or when it has spoken."""
+    message = await receive()
+    return 0 if message["type"] == "websocket.disconnect" else CLOSE_MISUSED
 
 
-websocket_urlpatterns = [path("ws/drafts/<int:draft_id>/", DraftConsumer.as_asgi())]
+async def _tell(scope: Scope, send: Send) -> int:
+    """Ends with the code to close with; 0 when the browser has left."""
+    draft_id: int = scope["url_route"]["kwargs"]["draft_id"]
+    cursor = Cursor.parse(parse_qs(scope["query_string"].decode("latin-1")).get("after", ["0"])[0])
+    if cursor is None:
+        return CLOSE_BAD_CURSOR
+    headers = dict(scope["headers"])
+    reader = reader_of(
+        authorization=headers.get(b"authorization", b"").decode("latin-1"),
+        session_key=scope["cookies"].get(settings.SESSION_COOKIE_NAME),
+    )
+    try:
+        if not await comes_in(draft_id, reader):
+            return CLOSE_NOT_FOUND
+        async with aclosing(follow(draft_id, reader=reader, after=cursor)) as events:
+            async for event in events:
+                async with asyncio.timeout(STALL_S):
+                    await send({"type": "websocket.send", "text": event.json})
+    except NotWelcome:
+        return CLOSE_NOT_FOUND
+    except TimeoutError:
+        return CLOSE_SLOW
+    except OSError:  # uvicorn's ClientDisconnected
+        return 0
+    except StreamBroken:
+        return CLOSE_BROKEN  # its tailer has said why, once for all
+    except DatabaseProblem as problem:
+        logger.warning("nobody can be let in to draft %s now: %s", draft_id, problem)
+        return CLOSE_BROKEN
+    except Exception:  # the edge of the loop: the browser comes back with its cursor
+        logger.exception("stream of draft %s broke", draft_id)
+        return CLOSE_BROKEN
+    return CLOSE_DONE
+
+
+websocket_urlpatterns = [path("ws/drafts/<int:draft_id>/", draft_socket)]  # type: ignore[arg-type]

@@ -1,27 +1,28 @@
-"""The stream of a draft: chunks committed first, then a hint; readers pull from their own cursor."""
+"""The stream of a draft: chunks are committed first, then a hint goes out to those who follow it."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import os
+import threading
+from collections.abc import Sequence
+from functools import cache
+from queue import SimpleQueue
 from typing import Any
 
-from asgiref.sync import async_to_sync
-from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.db import transaction
 from django.db.models import F
+from django.db.models.functions import Coalesce
 from redis.exceptions import RedisError
 
+from apps.common.faults import fault_point
 from apps.common.leases import LEASE, ClockTimestamp, require_held
-from apps.drafts.models import LIVE_STATES, Chunk, Draft, Job
+from apps.drafts.models import Chunk, Draft, Job
+from apps.drafts.selectors import expected_wait_s, queue_position, tokens_per_second
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 1.0
-"""A reader looks this often even without a hint, so a lost hint costs a second and nothing else."""
-PING_S = 10.0
-PAGE = 200
+HINT_TIMEOUT_S = 2.0
 
 Message = dict[str, Any]
 
@@ -34,13 +35,17 @@ def append(*, job: Job, text: str, token_ids: Sequence[int]) -> None:
     """
     require_held(job, lease_until=ClockTimestamp() + LEASE)
     draft = Draft.objects.filter(pk=job.draft_id)
-    draft.update(last_seq=F("last_seq") + 1, num_tokens=F("num_tokens") + len(token_ids))
-    draft.filter(first_token_at__isnull=True).update(first_token_at=ClockTimestamp())
+    draft.update(
+        last_seq=F("last_seq") + 1,
+        num_tokens=F("num_tokens") + len(token_ids),
+        first_token_at=Coalesce(F("first_token_at"), ClockTimestamp()),
+    )
     attempt, seq = draft.values_list("attempt", "last_seq").get()
     Chunk.objects.create(
         draft_id=job.draft_id, attempt=attempt, seq=seq, text=text, token_ids=list(token_ids)
     )
     hint_on_commit(job.draft_id)
+    fault_point("before_chunk_commit")
 
 
 def group_name(draft_id: int) -> str:
@@ -51,68 +56,58 @@ def hint_on_commit(draft_id: int) -> None:
     """Wake the readers of a draft. Losing the hint is harmless: they also poll."""
 
     def hint() -> None:
-        try:
-            async_to_sync(get_channel_layer().group_send)(
-                group_name(draft_id), {"type": "draft.changed", "d": draft_id}
-            )
-        except (RedisError, OSError) as error:
-            logger.warning("hint for draft %s not sent: %s", draft_id, error)
+        fault_point("before_hint")
+        _bell().ring(draft_id)
 
     transaction.on_commit(hint)
 
 
-async def follow(draft_id: int, *, after: int, wake: asyncio.Event) -> AsyncIterator[Message]:
-    """Messages from `after` to the end of the draft: chunks in order, states as they change, pings.
+class _Bell(threading.Thread):
+    """Sends the hints of this process over one connection, and delays no writer when Redis hangs."""
 
-    `wake` is set by whoever receives the hints. The last message is a terminal state.
-    """
-    cursor, attempt, shown_state = after, 0, None
-    quiet_s = 0.0
-    while True:
-        wake.clear()
-        snapshot, chunks = await _read(draft_id, cursor)
-        if not attempt:  # a cursor beyond the end would swallow the chunks up to it
-            cursor = min(cursor, snapshot["last_seq"])
-        if attempt and snapshot["attempt"] != attempt:
-            cursor = 0
-            yield {"type": "reset", "attempt": snapshot["attempt"]}
-            attempt = snapshot["attempt"]
-            continue
-        attempt = snapshot["attempt"]
-        for chunk in chunks:
-            cursor = chunk["seq"]
-            yield {"type": "chunk", "attempt": attempt, **chunk}
-        if chunks:
-            quiet_s = 0.0
-        if len(chunks) == PAGE:
-            continue
-        if snapshot != shown_state and cursor >= snapshot["last_seq"]:
-            shown_state = snapshot
-            yield {"type": "state", **snapshot}
-            if snapshot["state"] not in LIVE_STATES:
-                return
-        if quiet_s >= PING_S:
-            quiet_s = 0.0
-            yield {"type": "ping"}
+    def __init__(self) -> None:
+        super().__init__(name="hints", daemon=True)
+        self._ids: SimpleQueue[int] = SimpleQueue()
+        self._is_heard = True
+
+    def ring(self, draft_id: int) -> None:
+        self._ids.put(draft_id)
+
+    def run(self) -> None:
+        with asyncio.Runner() as runner:
+            while True:
+                draft_ids = {self._ids.get()}
+                while not self._ids.empty():
+                    draft_ids.add(self._ids.get())
+                runner.run(self._send(draft_ids))
+
+    async def _send(self, draft_ids: set[int]) -> None:
+        layer = get_channel_layer()
         try:
-            await asyncio.wait_for(wake.wait(), POLL_S)
-        except TimeoutError:
-            quiet_s += POLL_S
+            async with asyncio.timeout(HINT_TIMEOUT_S):
+                for draft_id in draft_ids:
+                    await layer.group_send(group_name(draft_id), {"type": "draft.changed", "d": draft_id})
+        except (RedisError, OSError) as error:
+            if self._is_heard:  # said once: an outage has twenty hints a second
+                logger.warning("no hints until Redis is back: %s", error or "Redis is silent")
+            self._is_heard = False
+        else:
+            self._is_heard = True
 
 
-@database_sync_to_async
-def _read(draft_id: int, cursor: int) -> tuple[Message, list[Message]]:
-    """The draft as it stands and its chunks after the cursor, in this order: never ahead of the chunks."""
-    draft = Draft.objects.select_related("job").get(pk=draft_id)
-    chunks = Chunk.objects.filter(
-        draft_id=draft_id, attempt=draft.attempt, seq__gt=cursor, seq__lte=draft.last_seq
-    )
-    rows = chunks.order_by("seq").values_list("seq", "text")[:PAGE]
-    return snapshot(draft), [{"seq": seq, "text": text} for seq, text in rows]
+@cache
+def _bell() -> _Bell:
+    bell = _Bell()
+    bell.start()
+    return bell
+
+
+os.register_at_fork(after_in_child=_bell.cache_clear)  # threads do not survive a fork
 
 
 def snapshot(draft: Draft) -> Message:
     """What a reader must know of a draft besides its text."""
+    position = queue_position(draft)
     return {
         "state": draft.state,
         "state_label": str(draft.get_state_display()),
@@ -123,41 +118,7 @@ def snapshot(draft: Draft) -> Message:
         "finish_reason": draft.finish_reason,
         "content_sha256": draft.content_sha256,
         "revision": draft.revision,
-        "position": queue_position(draft),
+        "position": position,
+        "expected_wait_s": expected_wait_s(position),
         "tokens_per_second": tokens_per_second(draft),
     }
-
-
-def queue_position(draft: Draft) -> int | None:
-    """How many waiting jobs stand before this one, plus one; None once it is being written."""
-    if draft.state != "queued":
-        return None
-    return Job.objects.filter(state="queued", pk__lte=draft.job.pk).count()
-
-
-def tokens_per_second(draft: Draft) -> float | None:
-    if not (draft.started_at and draft.finished_at and draft.num_tokens):
-        return None
-    seconds = (draft.finished_at - draft.started_at).total_seconds()
-    return round(draft.num_tokens / seconds, 1) if seconds > 0 else None
-
-
-@asynccontextmanager
-async def hints(draft_id: int) -> AsyncIterator[asyncio.Event]:
-    """An event that is set whenever the draft changes, for readers that are not Channels consumers."""
-    layer = get_channel_layer()
-    channel = await layer.new_channel()
-    await layer.group_add(group_name(draft_id), channel)
-    wake = asyncio.Event()
-
-    async def listen() -> None:
-        while True:
-            await layer.receive(channel)
-            wake.set()
-
-    listener = asyncio.create_task(listen())
-    try:
-        yield wake
-    finally:
-        listener.cancel()
-        await layer.group_discard(group_name(draft_id), channel)

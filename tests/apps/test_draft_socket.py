@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,8 +12,8 @@ from asgiref.testing import ApplicationCommunicator
 from django.conf import settings
 from django.test import AsyncClient
 
-from apps.drafts import services, stream
-from apps.drafts.consumers import CLOSE_BAD_CURSOR, CLOSE_MISUSED, CLOSE_NOT_FOUND
+from apps.drafts import consumers, services, tailing
+from apps.drafts.consumers import CLOSE_BAD_CURSOR, CLOSE_MISUSED, CLOSE_NOT_FOUND, CLOSE_SLOW
 from galley.asgi import application
 from tests.support.cast import Newsroom, Person
 from tests.support.factories import a_claimed_job, a_draft, append_words
@@ -21,6 +21,7 @@ from tests.support.factories import a_claimed_job, a_draft, append_words
 pytestmark = pytest.mark.django_db(transaction=True)
 
 Header = tuple[bytes, bytes]
+Happening = Callable[[Newsroom, AsyncClient], Awaitable[None]]
 LOCAL = (b"origin", b"http://localhost")
 
 
@@ -32,14 +33,14 @@ class Browser:
     """One socket, opened and read like a browser would."""
 
     def __init__(self, draft_id: int, *headers: Header, query: str = "", origin: Header = LOCAL) -> None:
-        scope = {
+        self.scope = {
             "type": "websocket",
             "path": f"/ws/drafts/{draft_id}/",
             "query_string": query.encode(),
             "headers": [origin, *headers],
             "subprotocols": [],
         }
-        self.socket = ApplicationCommunicator(application, scope)
+        self.socket = ApplicationCommunicator(application, self.scope)
 
     async def open(self) -> bool:
         await self.socket.send_input({"type": "websocket.connect"})
@@ -98,16 +99,16 @@ async def test_a_finished_draft_is_told_and_the_socket_closed(newsroom: Newsroom
 async def test_chunks_arrive_as_they_are_committed(
     newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "POLL_S", 60)  # only the hints can wake the reader
+    monkeypatch.setattr(tailing, "POLL_S", 60)  # only the hints can wake the tailer
     job = await sync_to_async(a_claimed_job)(newsroom)
 
     async with opened(job.draft_id, bearer(newsroom.rosa)) as browser:
         assert (await browser.message())["state"] == "writing"
+        await asyncio.sleep(0.2)  # subscribed
         for seq, word in enumerate(("The", " doors", " open."), start=1):
             await sync_to_async(append_words)(job, word)
             chunk = await browser.message()
-            assert (chunk["type"], chunk["seq"], chunk["text"]) == ("chunk", seq, word)
-            assert (await browser.message())["last_seq"] == seq
+            assert (chunk["type"], chunk["first"], chunk["seq"], chunk["text"]) == ("chunk", seq, seq, word)
         await sync_to_async(services.finish_draft)(job=job, finish_reason="end")
         assert (await browser.message())["state"] == "ready"
         assert await browser.close_code() == 1000
@@ -117,23 +118,29 @@ async def test_a_browser_that_comes_back_gets_what_it_has_missed(newsroom: Newsr
     job = await sync_to_async(a_claimed_job)(newsroom)
     await sync_to_async(append_words)(job, "The", " doors")
     async with opened(job.draft_id, bearer(newsroom.eli)) as browser:
-        assert [(await browser.message())["seq"] for _ in range(2)] == [1, 2]
+        assert (await browser.message())["seq"] == 2
 
     await sync_to_async(append_words)(job, " open", ".")
     await sync_to_async(services.finish_draft)(job=job, finish_reason="end")
 
-    async with opened(job.draft_id, bearer(newsroom.eli), query="after=2") as browser:
+    async with opened(job.draft_id, bearer(newsroom.eli), query="after=1.2") as browser:
         messages, _code = await browser.read_to_the_end()
-    assert [message.get("text") for message in messages] == [" open", ".", None]
+    assert [message.get("text") for message in messages] == [" open.", None]
+
+
+async def a_session(person: Person) -> tuple[AsyncClient, Header]:
+    """A signed-in browser and the cookie that it sends."""
+    client = AsyncClient()
+    await client.aforce_login(person.user)
+    cookie = f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
+    return client, (b"cookie", cookie.encode())
 
 
 async def test_a_session_is_as_good_as_a_token(newsroom: Newsroom) -> None:
     draft = await sync_to_async(a_draft)(newsroom)
-    client = AsyncClient()
-    await client.aforce_login(newsroom.eli.user)
-    cookie = f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
+    _client, cookie = await a_session(newsroom.eli)
 
-    async with opened(draft.pk, (b"cookie", cookie.encode())) as browser:
+    async with opened(draft.pk, cookie) as browser:
         messages, _code = await browser.read_to_the_end()
 
     assert messages[-1]["state"] == "ready"
@@ -156,7 +163,7 @@ async def test_a_draft_that_is_not_there_is_not_found(newsroom: Newsroom, draft_
         assert await browser.close_code() == CLOSE_NOT_FOUND
 
 
-@pytest.mark.parametrize("cursor", ["-1", "1.5", "x", "%00", "٣", "0x10", "1;drop"])
+@pytest.mark.parametrize("cursor", ["-1", "1.", ".5", "1.2.3", "1.-2", "x", "%00", "٣", "0x10", "1;drop"])
 async def test_a_cursor_that_is_none_is_refused(newsroom: Newsroom, cursor: str) -> None:
     draft = await sync_to_async(a_draft)(newsroom)
 
@@ -164,10 +171,11 @@ async def test_a_cursor_that_is_none_is_refused(newsroom: Newsroom, cursor: str)
         assert await browser.close_code() == CLOSE_BAD_CURSOR
 
 
-async def test_a_cursor_beyond_the_end_gets_the_end(newsroom: Newsroom) -> None:
+@pytest.mark.parametrize("cursor", [str(2**63), str(10**30), f"1.{2**63}", "2"])
+async def test_a_cursor_beyond_the_end_gets_the_end(newsroom: Newsroom, cursor: str) -> None:
     draft = await sync_to_async(a_draft)(newsroom)
 
-    async with opened(draft.pk, bearer(newsroom.eli), query=f"after={10**30}") as browser:
+    async with opened(draft.pk, bearer(newsroom.eli), query=f"after={cursor}") as browser:
         messages, code = await browser.read_to_the_end()
 
     assert ([message["type"] for message in messages], code) == (["state"], 1000)
@@ -189,17 +197,63 @@ async def test_a_page_of_another_site_cannot_open_the_socket(newsroom: Newsroom)
     assert not await browser.open()
 
 
-async def test_a_member_who_is_removed_is_hung_up_on(
+async def removed_from_the_project(room: Newsroom, client: AsyncClient) -> None:
+    await room.project.memberships.filter(user=room.rosa.user).adelete()
+
+
+async def signed_out(room: Newsroom, client: AsyncClient) -> None:
+    await client.alogout()
+
+
+async def given_another_password(room: Newsroom, client: AsyncClient) -> None:
+    room.rosa.user.set_unusable_password()
+    await room.rosa.user.asave()
+
+
+@pytest.mark.parametrize("happening", [removed_from_the_project, signed_out, given_another_password])
+async def test_a_browser_that_may_no_longer_read_is_hung_up_on(
+    newsroom: Newsroom, happening: Happening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tailing, "POLL_S", 0.02)
+    monkeypatch.setattr(tailing, "RECHECK_S", 0.05)
+    job = await sync_to_async(a_claimed_job)(newsroom)
+    client, cookie = await a_session(newsroom.rosa)
+
+    async with opened(job.draft_id, cookie) as browser:
+        assert (await browser.message())["type"] == "state"
+        await happening(newsroom, client)
+        assert await browser.close_code() == CLOSE_NOT_FOUND
+
+
+async def test_a_browser_that_takes_nothing_is_hung_up_on(
     newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "POLL_S", 0.02)
-    monkeypatch.setattr(stream, "PING_S", 0.02)
+    """A server that holds back, because the browser does not read, never returns from `send`."""
+    monkeypatch.setattr(consumers, "STALL_S", 0.1)
     job = await sync_to_async(a_claimed_job)(newsroom)
+    sent: list[dict[str, Any]] = []
 
-    async with opened(job.draft_id, bearer(newsroom.rosa)) as browser:
-        assert (await browser.message())["type"] == "state"
-        await newsroom.project.memberships.filter(user=newsroom.rosa.user).adelete()
-        assert await browser.close_code() == CLOSE_NOT_FOUND
+    async def receive() -> dict[str, Any]:
+        if not sent:
+            return {"type": "websocket.connect"}
+        await asyncio.sleep(60)
+        raise AssertionError("the socket is still open")
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+        if message["type"] == "websocket.send":
+            await asyncio.sleep(60)
+
+    scope = Browser(job.draft_id, bearer(newsroom.eli)).scope
+    await asyncio.wait_for(application(scope, receive, send), 5)
+
+    assert [message["type"] for message in sent] == [
+        "websocket.accept",
+        "websocket.send",
+        "websocket.close",
+    ]
+    assert sent[-1]["code"] == CLOSE_SLOW
+    assert tailing.num_followers() == 0
 
 
 async def test_a_browser_that_leaves_leaves_nothing_behind(newsroom: Newsroom) -> None:
@@ -208,7 +262,8 @@ async def test_a_browser_that_leaves_leaves_nothing_behind(newsroom: Newsroom) -
 
     async with opened(job.draft_id, bearer(newsroom.eli)) as browser:
         await browser.message()
+        assert tailing.num_followers() == 1
 
-    await asyncio.sleep(0.05)
-    left = [task for task in asyncio.all_tasks() - before if "_follow" in repr(task)]
-    assert left == []
+    await asyncio.sleep(0.1)
+    left = [task for task in asyncio.all_tasks() - before if "apps/drafts" in repr(task)]
+    assert (left, tailing.num_followers()) == ([], 0)

@@ -26,7 +26,8 @@ class Part:
     """One long-running program.
 
     `stop_signal` asks for an orderly end within `stop_deadline_s`; `death_signal` is what the
-    kernel sends when the parent is killed. `ready` tells whether the part can be used.
+    kernel sends when the parent is killed. `ready` tells whether the part can be used. `fds` are
+    files of ours that the program uses under the same numbers, such as a listening socket.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Part:
     stop_deadline_s: float = 10.0
     death_signal: signal.Signals = signal.SIGKILL
     ready: Callable[[], bool] = lambda: True
+    fds: tuple[int, ...] = ()
 
 
 class Child:
@@ -100,7 +102,7 @@ def _spawn(part: Part, *, log: Path, lock_fd: int | None = None) -> subprocess.P
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the supervisor only, which stops in order
-            pass_fds=() if lock_fd is None else (lock_fd,),
+            pass_fds=part.fds if lock_fd is None else (*part.fds, lock_fd),
             preexec_fn=_tie_to_parent(part.death_signal),
         )
 

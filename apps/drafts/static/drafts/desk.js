@@ -22,10 +22,11 @@ function follow(candidate) {
   const line = candidate.querySelector("[data-line]");
   const speed = new Speed();
   const stream = new DraftStream(candidate.dataset.stream, {
-    text(piece) {
+    text(piece, num_tokens) {
       sheet.append(piece);
       candidate.classList.add("is-writing");
-      showCount(candidate, sheet.text);
+      showCount(candidate, sheet.numWords);
+      line.textContent = tokensLine(num_tokens, speed.of(num_tokens));
     },
     reset() {
       sheet.clear();
@@ -38,22 +39,37 @@ function follow(candidate) {
     lost() {
       line.textContent = say.lost;
     },
+    gone() {
+      candidate.classList.remove("is-writing");
+      line.textContent = say.gone;
+    },
+    mismatch() {
+      toast(say.mismatch, "error");
+    },
     async ended(message) {
       setState(candidate, message);
       candidate.classList.remove("is-writing");
-      if (message.content_sha256 && (await sheet.sha256()) !== message.content_sha256) toast(say.mismatch, "error");
       await refresh(candidate);
       announce(say.finished);
     },
   });
-  stream.open();
+  stream.start();
   candidate.querySelector("[data-stop]")?.addEventListener("submit", stopOnce);
 }
 
 function stateLine(message, speed) {
-  if (message.state === "queued") return fill(say.queued, message);
-  if (!message.num_tokens) return say.begins;
-  return fill(speed === null ? say.written : say.writing, { tokens: message.num_tokens, speed });
+  if (message.position !== null) return placeInLine(message.position, message.expected_wait_s);
+  return message.num_tokens ? tokensLine(message.num_tokens, speed) : say.begins;
+}
+
+function tokensLine(tokens, speed) {
+  return fill(speed === null ? say.written : say.writing, { tokens, speed });
+}
+
+function placeInLine(position, seconds) {
+  if (seconds === null) return fill(say.queued, { position });
+  if (seconds < 100) return fill(say.queued_seconds, { position, seconds });
+  return fill(say.queued_minutes, { position, minutes: Math.round(seconds / 60) });
 }
 
 // Tokens a second since this page began to look: what came before it is not its to measure.
@@ -92,8 +108,7 @@ function setState(candidate, { state, state_label }) {
   tabOf(candidate)?.querySelector(".dot").setAttribute("data-state", state);
 }
 
-function showCount(candidate, text) {
-  const count = countWords(text);
+function showCount(candidate, count) {
   candidate.querySelector("[data-count]").textContent = fill(say.count, { count, target: candidate.dataset.target });
 }
 
@@ -148,7 +163,7 @@ function prepareEditing(candidate) {
   }
 
   button.addEventListener("click", () => (isEditing() ? close() : open()));
-  textarea.addEventListener("input", () => showCount(candidate, textarea.value));
+  textarea.addEventListener("input", () => showCount(candidate, countWords(textarea.value)));
   textarea.addEventListener("keydown", (event) => event.key === "Escape" && close());
   candidate.querySelector("[data-submit]").addEventListener("submit", (event) => submitSaved(event, editor));
   if (editor.restore()) {

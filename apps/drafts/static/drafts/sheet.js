@@ -3,48 +3,50 @@
 export class Sheet {
   constructor(element) {
     this.element = element;
-    this.text = "";
-    this.tail = "";
-    this.block = null;
-    this.frame = 0;
+    this.begin();
   }
 
+  begin() {
+    this.waiting = "";
+    this.numWords = 0;
+    this.endsInWord = false;
+    this.block = null;
+  }
+
+  // What is long already is neither read nor written again for the next piece.
   append(piece) {
-    this.text += piece;
-    this.tail += piece;
+    const isGlued = this.endsInWord && /^\S/.test(piece);
+    this.numWords += countWords(piece) - (isGlued ? 1 : 0);
+    this.endsInWord = piece ? /\S$/.test(piece) : this.endsInWord;
+    this.waiting += piece;
     this.frame ||= requestAnimationFrame(() => this.draw());
   }
 
   clear() {
-    this.text = this.tail = "";
-    this.block = null;
+    this.begin();
     this.element.replaceChildren();
   }
 
-  // Only the last paragraph changes; those before it are left alone.
+  // Line ends at the end wait for what follows: two of them or more are a new paragraph.
   draw() {
     this.frame = 0;
-    const parts = this.tail.split(/\n{2,}/);
-    for (const [index, part] of parts.entries()) {
+    const [, text, ends] = /^(.*?)(\n*)$/s.exec(this.waiting);
+    for (const [index, part] of text.split(/\n{2,}/).entries()) {
       if (index > 0) this.block = null;
       this.write(part);
     }
-    this.tail = parts.at(-1);
+    this.waiting = ends;
   }
 
   write(part) {
     if (!part) return;
     this.element.querySelector(".skeleton")?.remove();
     if (!this.block) {
-      this.block = document.createElement("p");
-      this.element.append(this.block);
+      const paragraph = document.createElement("p");
+      this.block = paragraph.appendChild(document.createTextNode(""));
+      this.element.append(paragraph);
     }
-    this.block.textContent = part;
-  }
-
-  async sha256() {
-    const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(this.text));
-    return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    this.block.appendData(part);
   }
 }
 

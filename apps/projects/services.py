@@ -11,7 +11,7 @@ from apps.accounts.models import User
 from apps.audit.services import record
 from apps.common.errors import Conflict, Invalid
 from apps.common.text import clean_line, clean_text
-from apps.common.words import normalised, says
+from apps.common.words import normalised
 from apps.projects.models import Brief, Membership, Project, Role
 from apps.projects.policies import Act, not_found, project_for, require
 
@@ -117,9 +117,11 @@ def _clean_items(items: tuple[str, ...], *, field: str, max_chars: int) -> tuple
 
 def _refuse_contradiction(brief: BriefInput) -> None:
     """No text can say and not say the same."""
+    lines = [(line, normalised(line)) for line in (brief.subject, *brief.must_say)]
     for term in brief.must_not_say:
-        for line in (brief.subject, *brief.must_say):
-            if normalised(term).strip() and says(line, term):
+        phrase = normalised(term)
+        for line, words in lines:
+            if phrase.strip() and phrase in words:
                 raise Invalid(
                     "contradiction",
                     _("“%(term)s” must not be said, but “%(line)s” says it. Take it out of one of the two.")

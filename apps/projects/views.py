@@ -39,7 +39,8 @@ def project_new(request: SignedInRequest) -> HttpResponse:
 @require_GET
 def project_detail(request: SignedInRequest, project_id: int) -> HttpResponse:
     project = project_for(request.user, project_id)
-    briefs = project.briefs.select_related("preset", "created_by").annotate(num_drafts=Count("drafts"))
+    by_hand = project.briefs.filter(batch_row__isnull=True)  # a batch lists its own
+    briefs = by_hand.select_related("preset", "created_by").annotate(num_drafts=Count("drafts"))
     briefs = briefs.order_by("-created_at", "-pk")  # a grouped query forgets the model's own order
     page = Paginator(briefs, BRIEFS_PER_PAGE).get_page(request.GET.get("page"))
     context = in_project(request.user, project, tab="briefs") | {"page": page}

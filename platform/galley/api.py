@@ -9,6 +9,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.security import HttpBearer, SessionAuth
 
 from apps.accounts.models import ApiToken, User
+from apps.batches.api import router as batches
 from apps.common.errors import Busy, GalleyError, Invalid
 from apps.drafts.api import router as drafts
 from apps.projects.api import router as projects
@@ -45,6 +46,7 @@ for router, tag in [
     (projects, "projects"),
     (styles, "styles"),
     (drafts, "drafts"),
+    (batches, "batches"),
     (reviews, "reviews"),
     (tuning, "training"),
 ]:

@@ -11,6 +11,7 @@ urlpatterns = [
     path("", include("apps.accounts.urls")),
     path("", include("apps.styles.urls")),
     path("", include("apps.drafts.urls")),
+    path("", include("apps.batches.urls")),
     path("", include("apps.reviews.urls")),
     path("", include("apps.tuning.urls")),
     path("api/v1/", api.urls),

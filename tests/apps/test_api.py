@@ -22,6 +22,11 @@ PATCH /presets/{id}
 POST /briefs/{id}/drafts
 GET /drafts/{id}                        GET /drafts/{id}/events
 POST /drafts/{id}/cancel                PATCH /drafts/{id}              POST /drafts/{id}/submit
+GET /projects/{id}/batches              POST /projects/{id}/batches
+POST /projects/{id}/batches/upload      GET /batches/{id}               DELETE /batches/{id}
+PUT /batches/{id}/mapping               GET /batches/{id}/rows          GET /batches/{id}/results
+POST /batches/{id}/start                POST /batches/{id}/pause        POST /batches/{id}/resume
+POST /batches/{id}/cancel               POST /batches/{id}/retry
 GET /reviews                            POST /reviews/claim             POST /reviews/{id}/decision
 POST /training/runs                     GET /training/runs/{id}
 POST /training/runs/{id}/stop           POST /training/runs/{id}/resume

@@ -10,6 +10,7 @@ from apps.drafts.models import Draft, DraftState
 from apps.projects.models import Brief
 from apps.reviews.models import DecisionKind
 from apps.tuning.models import Release
+from tests.support.batches import a_batch, a_dry_run
 from tests.support.cast import Newsroom, Person
 from tests.support.factories import a_brief, a_draft, a_queued_draft, a_review, an_adapter, an_approval
 
@@ -38,6 +39,9 @@ def pages_of(room: Newsroom) -> dict[str, str]:
         "members": reverse("projects:members", args=project),
         "presets": reverse("styles:list", args=project),
         "preset": reverse("styles:detail", args=[room.preset.pk]),
+        "batches": reverse("batches:list", args=project),
+        "dry run": reverse("batches:detail", args=[a_dry_run(room).pk]),
+        "batch": reverse("batches:detail", args=[a_batch(room).pk]),
         "empty desk": reverse("drafts:desk", args=[brief.pk]),
         "desk": reverse("drafts:desk", args=[review.draft.brief_id]),
         "draft": reverse("drafts:draft", args=[review.draft_id]),
@@ -64,6 +68,21 @@ def test_every_page_is_404_for_a_stranger(newsroom: Newsroom) -> None:
 def test_every_page_asks_for_sign_in(newsroom: Newsroom) -> None:
     for name, path in pages_of(newsroom).items():
         assert Client().get(path).headers["Location"].startswith(reverse("accounts:signin")), name
+
+
+def test_a_waiting_draft_says_its_place(newsroom: Newsroom) -> None:
+    first, second = a_queued_draft(newsroom), a_queued_draft(newsroom)
+    pages = [browser(newsroom.rosa).get(reverse("drafts:draft", args=[each.pk])) for each in (first, second)]
+    for number, page in enumerate(pages, start=1):
+        assert f">number {number} in line\n" in page.content.decode()
+
+
+def test_a_full_queue_is_told_on_the_page(newsroom: Newsroom, settings: Settings) -> None:
+    settings.GALLEY_MAX_QUEUED = 0
+    form = {"candidates": 1, "client_request_id": "click-1"}
+    page = browser(newsroom.eli).post(reverse("drafts:write", args=[a_brief(newsroom).pk]), form)
+    assert (page.status_code, Draft.objects.count()) == (400, 0)
+    assert "The queue is full: 0 drafts are waiting." in page.content.decode()
 
 
 def test_signing_in(newsroom: Newsroom) -> None:

@@ -4,10 +4,10 @@ from ninja import Schema
 
 
 class Problem(Schema):
-    """Every 4xx: a stable reason for programs, a sentence for people."""
+    """Every 4xx and the 503: a stable reason for programs, a sentence for people."""
 
     reason: str
     message: str
 
 
-PROBLEMS = {400: Problem, 401: Problem, 403: Problem, 404: Problem, 409: Problem, 422: Problem, 429: Problem}
+PROBLEMS = dict.fromkeys((400, 401, 403, 404, 409, 422, 429, 503), Problem)

@@ -6,6 +6,7 @@ GalleyError
 ├── NotFound      404  absent, or another project's: the two are not told apart
 ├── Conflict      409  the row changed since it was read; `reason` says how
 ├── Busy          429  a limit is reached; come back after `retry_after_s`
+├── Unavailable   503  the database is away or a row is held by somebody; the same
 └── Broken        500  our fault
 
 `reason` is a stable code for programs, the message a sentence for people.
@@ -47,6 +48,10 @@ class Busy(GalleyError):
     def __init__(self, reason: str, message: str, *, retry_after_s: int) -> None:
         super().__init__(reason, message)
         self.retry_after_s = retry_after_s
+
+
+class Unavailable(Busy):
+    status = 503
 
 
 class Broken(GalleyError):

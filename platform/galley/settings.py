@@ -2,9 +2,11 @@
 
 import os
 import secrets
+import socket
 from datetime import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 from csp.constants import NONE, SELF
@@ -53,27 +55,53 @@ REDIS_URL = env("REDIS_URL", default="") or _embedded_urls["REDIS_URL"]
 DATABASES: dict[str, dict[str, Any]] = {"default": env.db_url_config(DATABASE_URL)}
 DATABASES["default"].setdefault("OPTIONS", {})
 DATABASES["default"]["OPTIONS"]["options"] = (
-    "-c lock_timeout=5s -c statement_timeout=20s -c idle_in_transaction_session_timeout=30s"
+    "-c lock_timeout=2s -c statement_timeout=20s -c idle_in_transaction_session_timeout=30s"
+    " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10s"
 )
+# A peer that is gone without a word, behind a cut link or on a machine without power, is noticed after
+# some 10 s: by us from these, by PostgreSQL from the options above. Unix sockets need none of it.
+DATABASES["default"]["OPTIONS"] |= {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 DATABASES["default"]["CONN_MAX_AGE"] = 0
 if env.bool("GALLEY_WEB_POOL", default=False):
-    # Only the web process pools: a pool inside Celery can hang (DECISIONS.md).
-    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 1, "max_size": 16, "timeout": 5}
+    # Only the web process pools: a pool inside Celery can hang (DECISIONS.md). While the database is
+    # away a request is told so after `timeout`, and the pool tries again at least every other second.
+    DATABASES["default"]["OPTIONS"]["pool"] = {
+        "min_size": 1,
+        "max_size": 16,
+        "timeout": 1,
+        "reconnect_timeout": 2,
+    }
 
 
 def _redis_db(number: int) -> str:
     """The same server, another numbered database: 0 hints, 1 task messages."""
-    base = REDIS_URL.split("?")[0]
-    if base.startswith("unix://"):
-        return f"{base}?db={number}"
-    return f"{base.rstrip('/0123456789') if base.count('/') > 2 else base}/{number}"
+    address = urlsplit(REDIS_URL)
+    if address.scheme == "unix":
+        return f"unix://{address.path}?db={number}"
+    return address._replace(path=f"/{number}", query="").geturl()
 
 
+_keepalive = {
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        socket.TCP_KEEPIDLE: 5,
+        socket.TCP_KEEPINTVL: 2,
+        socket.TCP_KEEPCNT: 3,
+        socket.TCP_USER_TIMEOUT: 10_000,
+    },
+}
+_hints: dict[str, Any] = {} if REDIS_URL.startswith("unix://") else _keepalive
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
         # redis-py 8 gives up after 5 s of silence unless told otherwise; a silent hint channel is normal.
-        "CONFIG": {"hosts": [{"address": _redis_db(0), "socket_timeout": None}]},
+        "CONFIG": {"hosts": [{"address": _redis_db(0), "socket_timeout": None, **_hints}]},
     }
 }
 
@@ -83,12 +111,19 @@ CELERY_BROKER_URL = (
     if _broker.startswith("unix://")
     else _broker
 )
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    **_keepalive,
+    "socket_connect_timeout": 2,
+    "max_retries": 0,  # who rings does not wait for a broker that is away: the table is looked at anyway
+}
 
+# Adapters and everything else that is kept by its hash: a folder that every machine mounts.
+STORE = Path(env("GALLEY_STORE", default="") or HOME / "store").expanduser().resolve()
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "artifacts": {
         "BACKEND": "django.core.files.storage.FileSystemStorage",
-        "OPTIONS": {"location": str(HOME / "store")},
+        "OPTIONS": {"location": str(STORE)},
     },
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
@@ -101,6 +136,7 @@ STATICFILES_DIRS = [path for path in [ROOT / "static-build"] if path.is_dir()]
 GALLEY_MODEL = env("GALLEY_MODEL", default="") or chosen_model(HOME)
 GALLEY_CONTEXT = env.int("GALLEY_CONTEXT", default=8192)
 GALLEY_MAX_SEQUENCES = env.int("GALLEY_MAX_SEQUENCES", default=16)
+GALLEY_MAX_QUEUED = env.int("GALLEY_MAX_QUEUED", default=10_000)
 GALLEY_TRAINING_THREADS = env.int("GALLEY_TRAINING_THREADS", default=1)
 GALLEY_NIGHTLY_AT = env("GALLEY_NIGHTLY_AT", default="02:30")
 try:
@@ -110,6 +146,18 @@ except ValueError as error:
         f"GALLEY_NIGHTLY_AT must be a time like 02:30, not {GALLEY_NIGHTLY_AT!r}."
     ) from error
 GALLEY_MIN_SAMPLES = env.int("GALLEY_MIN_SAMPLES", default=4)
+# A worker that says nothing for so long is taken for dead, and another one goes on with its work.
+GALLEY_LEASE_S = env.float("GALLEY_LEASE_S", default=30.0)
+
+# --- faults on purpose -------------------------------------------------------------------------
+
+GALLEY_HTTPS = env.bool("GALLEY_HTTPS", default=False)
+GALLEY_FAULT = env("FAULT", default="")
+if GALLEY_FAULT and (GALLEY_HTTPS or not env.bool("GALLEY_FAULTS_ALLOWED", default=False)):
+    raise ImproperlyConfigured(
+        "FAULT makes processes die on purpose: unset it. Only tests set GALLEY_FAULTS_ALLOWED as well, "
+        "and a server behind HTTPS never takes it."
+    )
 
 # --- Django ------------------------------------------------------------------------------------
 
@@ -131,6 +179,7 @@ INSTALLED_APPS = [
     "apps.projects",
     "apps.styles",
     "apps.drafts",
+    "apps.batches",
     "apps.quality",
     "apps.reviews",
     "apps.tuning",
@@ -190,7 +239,7 @@ SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_NAME = f"galley_session_{PORT}"  # cookies ignore ports: two copies on one host keep apart
 CSRF_COOKIE_NAME = f"galley_csrf_{PORT}"
 CSRF_COOKIE_SAMESITE = "Lax"
-if env.bool("GALLEY_HTTPS", default=False):
+if GALLEY_HTTPS:
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = 31_536_000
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

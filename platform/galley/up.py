@@ -82,21 +82,23 @@ def _run_all(home: Path) -> None:
     port = _port()
     home_folder.prepare(home)
     with home_folder.locked(home) as lock_fd:
-        _require_free_port(port)
+        listener = _listen(port)
         home_folder.require_space(home, needed_bytes=NEEDED_SPACE_BYTES)
         report.say(f"Galley starts; its state is in {home}")
         supervisor = Supervisor(home, lock_fd=lock_fd, report=report)
         try:
-            _start(supervisor, home, port, report)
+            _start(supervisor, home, listener, report)
             _announce(home, port, report, seconds=time.monotonic() - began)
             supervisor.watch()
         except StopRequested:
             pass
         finally:
+            listener.close()  # the web server has its own hold on it, and ends first
             _stop(supervisor, report)
 
 
-def _start(supervisor: Supervisor, home: Path, port: int, report: Report) -> None:
+def _start(supervisor: Supervisor, home: Path, listener: socket.socket, report: Report) -> None:
+    port = listener.getsockname()[1]
     with report.step("PostgreSQL and Redis"):
         for part in embedded.parts(home):
             supervisor.start(part)
@@ -111,7 +113,7 @@ def _start(supervisor: Supervisor, home: Path, port: int, report: Report) -> Non
     with report.step("workers, clock and web"):
         supervisor.start(*parts.workers())
         supervisor.start(parts.beat(home))
-        supervisor.start(parts.web(port))
+        supervisor.start(parts.web(listener))
         healthy = partial(_is_healthy, port)
         supervisor.wait_for("/healthz", healthy, deadline_s=HEALTH_DEADLINE_S, every_s=HEALTH_POLL_S)
 
@@ -160,16 +162,14 @@ def _port() -> int:
     return int(value)
 
 
-def _require_free_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise Refused(
-                f"Port {port} cannot be used ({error.strerror}): stop the program that has it, "
-                f"or choose another port, for example PORT={port % 65535 + 1} make up."
-            ) from error
+def _listen(port: int) -> socket.socket:
+    try:
+        return parts.listen(port)
+    except OSError as error:
+        raise Refused(
+            f"Port {port} cannot be used ({error.strerror}): stop the program that has it, "
+            f"or choose another port, for example PORT={port % 65535 + 1} make up."
+        ) from error
 
 
 def _require_services() -> None:

@@ -56,7 +56,7 @@ def running_stack(home: Path, **environment: str) -> Iterator[Stack]:
     """`python -m galley.up` on a free port with its state in `home`, until the block ends."""
     port = _free_port()
     env = {name: value for name, value in os.environ.items() if name not in _OURS}
-    env |= {"GALLEY_HOME": str(home), "PORT": str(port), "GALLEY_NIGHTLY_AT": _far_hour(), **environment}
+    env |= {"GALLEY_HOME": str(home), "PORT": str(port), "GALLEY_NIGHTLY_AT": far_hour(), **environment}
     home.mkdir(parents=True, exist_ok=True)
     log = home / "up.log"
     started = time.monotonic()
@@ -72,7 +72,7 @@ def running_stack(home: Path, **environment: str) -> Iterator[Stack]:
         stop(process, log)
 
 
-def _far_hour() -> str:
+def far_hour() -> str:
     """Half a day from now: no nightly run gets in the way of a test, whatever time it is."""
     return f"{(time.gmtime().tm_hour + 12) % 24:02d}:00"
 

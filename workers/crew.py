@@ -105,6 +105,7 @@ class Keeper(threading.Thread):
             try:
                 self.look()
                 self.look_for_work()
+                generation.give_back_session()
             except (DatabaseProblem, EngineError) as error:
                 logger.warning("the keeper missed a round: %s", error)
                 connection.close()

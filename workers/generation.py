@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from apps.batches.feeding import feed_after
 from apps.common.errors import GalleyError
@@ -140,6 +140,7 @@ def _stream_into_chunks(engine: Engine, job: Job) -> str:
     """Flush the events of a request as chunks; returns the reason why the text ended."""
     draft = _begin(engine, job)
     request = request_for(draft, job)
+    give_back_session()
     buffer = _Buffer()
     for event in engine.submit(request):
         buffer.add(event)
@@ -148,10 +149,17 @@ def _stream_into_chunks(engine: Engine, job: Job) -> str:
         if buffer.has_content:
             text, token_ids = buffer.take()
             stream.append(job=job, text=text, token_ids=token_ids)
+            give_back_session()
             fault_point("after_chunk_commit")
         if event.finish_reason is not None:
             return event.finish_reason
     raise EngineDied("the engine ended the stream without a reason")
+
+
+def give_back_session() -> None:
+    """To the pool, where there is one: for most of the time that a text takes nothing is stored."""
+    if "pool" in connection.settings_dict["OPTIONS"]:
+        close_old_connections()
 
 
 def was_asked_to_stop(job: Job) -> bool:

@@ -133,13 +133,15 @@ class Leased(models.Model):
 class LeaseLost(Exception):
     """Another worker owns the row now: whoever holds this fence writes nothing more."""
 
+    def __init__(self, row: Leased) -> None:
+        super().__init__(f"{row._meta.verbose_name} {row.pk} is no longer held with fence {row.fence}")
+
 
 def require_held(row: Leased, **changes: Any) -> None:
     """The guarded update with which every write of a worker begins; raises LeaseLost for a stale fence."""
     held = type(row).objects.held(pk=row.pk, fence=row.fence)  # type: ignore[attr-defined]
     if not held.update(**(changes or {"fence": row.fence})):
-        name = row._meta.verbose_name
-        raise LeaseLost(f"{name} {row.pk} is no longer held with fence {row.fence}")
+        raise LeaseLost(row)
 
 
 def renew(rows: LeasedQuerySet[Any]) -> int:

@@ -10,14 +10,12 @@ from queue import SimpleQueue
 from typing import Any
 
 from channels.layers import get_channel_layer
-from django.db import transaction
-from django.db.models import F
-from django.db.models.functions import Coalesce
+from django.db import connection, transaction
 from redis.exceptions import RedisError
 
 from apps.common.faults import fault_point
-from apps.common.leases import LEASE, ClockTimestamp, require_held
-from apps.drafts.models import Chunk, Draft, Job
+from apps.common.leases import LEASE, LeaseLost
+from apps.drafts.models import Draft, Job
 from apps.drafts.selectors import expected_wait_s, queue_position, tokens_per_second
 
 logger = logging.getLogger(__name__)
@@ -27,25 +25,36 @@ HINT_TIMEOUT_S = 2.0
 Message = dict[str, Any]
 
 
-@transaction.atomic
+# One statement, and so one round trip: this is what a worker does twenty times a second for every draft.
+_APPEND = """
+    WITH held AS (
+        UPDATE drafts_job SET lease_until = clock_timestamp() + %s
+        WHERE id = %s AND fence = %s AND state = 'running'
+        RETURNING draft_id
+    ), grown AS (
+        UPDATE drafts_draft
+        SET last_seq = last_seq + 1, num_tokens = num_tokens + %s,
+            first_token_at = coalesce(first_token_at, clock_timestamp())
+        FROM held WHERE drafts_draft.id = held.draft_id
+        RETURNING drafts_draft.id, attempt, last_seq
+    )
+    INSERT INTO drafts_chunk (draft_id, attempt, seq, text, token_ids)
+    SELECT id, attempt, last_seq, %s, %s::bigint[] FROM grown
+"""
+
+
 def append(*, job: Job, text: str, token_ids: Sequence[int]) -> None:
     """Commit one chunk, the progress and the heartbeat together.
 
     Raises LeaseLost when the fence is no longer ours; then nothing is written.
     """
-    require_held(job, lease_until=ClockTimestamp() + LEASE)
-    draft = Draft.objects.filter(pk=job.draft_id)
-    draft.update(
-        last_seq=F("last_seq") + 1,
-        num_tokens=F("num_tokens") + len(token_ids),
-        first_token_at=Coalesce(F("first_token_at"), ClockTimestamp()),
-    )
-    attempt, seq = draft.values_list("attempt", "last_seq").get()
-    Chunk.objects.create(
-        draft_id=job.draft_id, attempt=attempt, seq=seq, text=text, token_ids=list(token_ids)
-    )
-    hint_on_commit(job.draft_id)
     fault_point("before_chunk_commit")
+    values: list[Any] = [LEASE, job.pk, job.fence, len(token_ids), text, list(token_ids)]
+    with connection.cursor() as cursor:
+        cursor.execute(_APPEND, values)
+        if not cursor.rowcount:
+            raise LeaseLost(job)
+    hint_on_commit(job.draft_id)
 
 
 def group_name(draft_id: int) -> str:

@@ -68,13 +68,14 @@ DATABASES["default"]["OPTIONS"] |= {
     "tcp_user_timeout": 10_000,
 }
 DATABASES["default"]["CONN_MAX_AGE"] = 0
-if env.bool("GALLEY_WEB_POOL", default=False):
-    # Only the web process pools: a pool inside Celery can hang (DECISIONS.md). While the database is
-    # away a request is told so after `timeout`, and the pool tries again at least every other second.
+if _pool_size := env.int("GALLEY_DB_POOL", default=0):
+    # For the web process and for writing workers, whose many threads each need a session for moments only.
+    # Not for any worker: a pool inside Celery's own can hang (DECISIONS.md). Who gets no session in time
+    # is told that the database is away; the pool tries again at least every other second.
     DATABASES["default"]["OPTIONS"]["pool"] = {
         "min_size": 1,
-        "max_size": 16,
-        "timeout": 1,
+        "max_size": _pool_size,
+        "timeout": env.float("GALLEY_DB_WAIT_S", default=10.0),
         "reconnect_timeout": 2,
     }
 

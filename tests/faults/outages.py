@@ -63,10 +63,10 @@ class Visits:
 @contextmanager
 def visits(stage: Stage, *, every_s: float = 0.1) -> Iterator[Visits]:
     """A person with a session looks at their projects until the block ends."""
-    seen, is_over = Visits(), threading.Event()
+    seen, is_over, session = Visits(), threading.Event(), cookie(stage.house)
 
     def visit() -> None:
-        with httpx.Client(base_url=stage.house.url, cookies=cookie(stage.house), timeout=20.0) as http:
+        with httpx.Client(base_url=stage.house.url, cookies=session, timeout=20.0) as http:
             while not is_over.wait(every_s):
                 began = time.monotonic()
                 status = http.get("/").status_code
@@ -361,7 +361,7 @@ def messages_repeated(stage: Stage, trials: int) -> Tally:
 
 
 def _count_once(stage: Stage, tally: Tally, drafts: Sequence[int]) -> Tally:
-    stage.house.wait_idle(deadline_s=60 + len(drafts) / TEXTS_PER_SECOND)
+    stage.house.wait_idle(deadline_s=60 + len(drafts))
     tally.trials = len(drafts)
     tally.twice += not_once(stage, drafts)
     stage.verify(tally)

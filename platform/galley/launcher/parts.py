@@ -20,7 +20,8 @@ def workers() -> list[Part]:
 
 def writing(name: str = "writing") -> Part:
     """A worker that writes drafts; several on one machine need a name each."""
-    return _celery(name, "worker", "-P", "threads", "-c", "16", "-Q", "writing", "-n", f"{name}@%h")
+    arguments = ("worker", "-P", "threads", "-c", "2", "-Q", "writing", "-n", f"{name}@%h")
+    return _celery(name, *arguments, pool_size=6)
 
 
 def training() -> Part:
@@ -57,16 +58,17 @@ def web(listener: socket.socket) -> Part:
             *("--timeout-graceful-shutdown", "8", "--no-server-header"),
             *("--ws", "galley.sockets:Socket", "--ws-max-size", "65536", "--ws-per-message-deflate", "false"),
         ),
-        environment={"GALLEY_WEB_POOL": "1", "PGAPPNAME": "web"},
+        environment={"GALLEY_DB_POOL": "16", "GALLEY_DB_WAIT_S": "1", "PGAPPNAME": "web"},
         stop_deadline_s=WEB_STOP_DEADLINE_S,
         fds=(listener.fileno(),),
     )
 
 
-def _celery(name: str, *arguments: str) -> Part:
+def _celery(name: str, *arguments: str, pool_size: int = 0) -> Part:
     return Part(
         name=name,
         argv=(sys.executable, "-m", "celery", "-A", "galley", *arguments, "-l", "INFO"),
-        environment={"PGAPPNAME": name},  # PostgreSQL tells whose a session is
+        # By the name PostgreSQL tells whose a session is.
+        environment={"GALLEY_DB_POOL": str(pool_size), "PGAPPNAME": name},
         stop_deadline_s=WORKER_STOP_DEADLINE_S,
     )

@@ -11,7 +11,7 @@ from gguf import GGMLQuantizationType
 from llama_cpp import llama_cpp as llama
 
 from inference import AdapterRef, AdapterUnavailable, adapters, gguf
-from inference.backends.llamacpp import LlamaCppRunner
+from inference.backends.llamacpp import LlamaCppRunner, _context_params
 from inference.backends.llamacpp_lane import BATCH_TOKENS, Batch, LlamaLane
 from inference.backends.llamacpp_soft import PrefixTuning, read_soft_prompt, with_cells
 from inference.models import resolve
@@ -117,8 +117,7 @@ def test_in_cells_of_32_bits_no_error_is_left(
     llama_home: Path, llama_runner: LlamaCppRunner, tmp_path: Path
 ) -> None:
     adapted = save_kind("PROMPT_TUNING", llama_home / "base", tmp_path)
-    params = llama_runner._context_params()
-    params.n_ctx, params.n_seq_max = 256, 3
+    params = _context_params(256, 3)
     params.type_k = params.type_v = GGMLQuantizationType.F32
     lane = LlamaLane(llama_runner._model, params)
     soft = read_soft_prompt(tmp_path, llama_runner._model)

@@ -234,7 +234,8 @@ def beats_at_once(stage: Stage, trials: int) -> Tally:
     hour = datetime.now(UTC).strftime("%H:%M")
     for name in stage.house.workers:
         stage.house.terminate(name)
-    stage.house.start(*stage.house.workers, GALLEY_NIGHTLY_AT=hour)
+    # No night has so many samples: in this house nobody trains, and a run would wait for ever.
+    stage.house.start(*stage.house.workers, GALLEY_NIGHTLY_AT=hour, GALLEY_MIN_SAMPLES="1000000")
     tally = _repeat(stage, Tally("T-K9 beat killed, then five beats", limit_s=60), trials, _ring_five_times)
     [(most,)] = stage.house.query(
         "SELECT max(nights) FROM (SELECT count(*) AS nights FROM tuning_nightlyrun GROUP BY project_id) AS p"
@@ -309,14 +310,14 @@ class Plan:
 
 
 PLANS = (
-    Plan(worker_killed, 3, 300),
-    Plan(engine_killed, 3, 300),
+    Plan(worker_killed, 2, 300),
+    Plan(engine_killed, 2, 300),
     Plan(engine_crashes_twice, 1, 50),
     Plan(killed_at_fault_points, 0, 5),
     Plan(worker_sleeps_past_its_lease, 0, 50),
     Plan(worker_terminated, 1, 20),
     Plan(web_killed, 1, 50),
     Plan(rolling_restart, 0, 10),
-    Plan(beats_at_once, 1, 10),
+    Plan(beats_at_once, 0, 10),
     Plan(everything_killed, 1, 20),
 )
